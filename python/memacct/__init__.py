@@ -1,0 +1,3 @@
+"""Whose memory is it? Memory accounting of this process, its machine and its GPUs."""
+
+from __future__ import annotations
