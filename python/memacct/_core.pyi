@@ -1,1 +1,197 @@
+"""The native core. Quantities are bytes or nanoseconds; None is "unknown", never 0."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, final
+
+HostTier = Literal["counters", "breakdown", "rollup"]
+AttributionSource = Literal["pid", "nspid", "fingerprint", "broker", "allocator_bound", "none"]
+
+# ---------------------------------------------------------------- host
+
+@final
+class HostMemory:
+    """This process's memory as the kernel accounts it.
+
+    counters: vms, rss, shared (statm). breakdown adds what /proc/self/status has.
+    rollup adds /proc/self/smaps_rollup (exact, walks the page tables).
+    """
+
+    tier: HostTier
+    pid: int
+    vms_bytes: int
+    rss_bytes: int
+    shared_bytes: int | None
+    rss_anon_bytes: int | None
+    rss_file_bytes: int | None
+    rss_shmem_bytes: int | None
+    swap_bytes: int | None
+    hugetlb_bytes: int | None
+    locked_bytes: int | None
+    pinned_bytes: int | None
+    peak_rss_bytes: int | None
+    peak_vms_bytes: int | None
+    page_tables_bytes: int | None
+    rss_exact_bytes: int | None
+    pss_bytes: int | None
+    pss_anon_bytes: int | None
+    pss_file_bytes: int | None
+    pss_shmem_bytes: int | None
+    uss_bytes: int | None
+    shared_clean_bytes: int | None
+    shared_dirty_bytes: int | None
+    private_clean_bytes: int | None
+    private_dirty_bytes: int | None
+    anonymous_bytes: int | None
+    swap_pss_bytes: int | None
+
+@final
+class CgroupMemory:
+    """Memory limit and usage of this process's control group, both of the level that binds."""
+
+    version: int  # 1 or 2
+    path: str  # the group of this process, as /proc/self/cgroup names it
+    limit_path: str | None  # the level whose limit binds; None: no level limits
+    limit_bytes: int | None  # None: unlimited
+    high_bytes: int | None
+    usage_bytes: int | None
+    inactive_file_bytes: int | None
+    active_file_bytes: int | None
+
+@final
+class SystemMemory:
+    """/proc/meminfo of the machine."""
+
+    total_bytes: int
+    free_bytes: int
+    available_bytes: int | None
+
+def read_host(tier: HostTier = "breakdown") -> HostMemory: ...
+def read_cgroup() -> CgroupMemory | None: ...
+def read_system() -> SystemMemory: ...
+def parse_statm(text: bytes, page_bytes: int) -> HostMemory: ...
+def parse_status(text: bytes) -> HostMemory: ...
+def parse_smaps_rollup(text: bytes) -> HostMemory: ...
+
+# ---------------------------------------------------------------- device
+
+@final
+class ProcessUsage:
+    """One process in the driver's list of a device."""
+
+    pid: int  # as the driver numbers it, which may be another namespace's number
+    process_used_bytes: int | None
+    owner: Literal["own", "tree", "foreign"]
+    kinds: tuple[str, ...]  # of "compute", "graphics", "mps"
+
+@final
+class Attribution:
+    """How this process's record was found, and how sure its number is."""
+
+    source: AttributionSource
+    own_pid: int | None  # the driver's number for this process, once known
+    own_bounds_bytes: tuple[int | None, int | None]  # (low, high), both inclusive
+    reason: str  # why no better rung applied; "" when the first did
+
+@final
+class DeviceMemory:
+    """One consistent reading of a device. When every term is known, to the byte:
+
+    total = free + reserved + own + tree + foreign + unattributed
+    """
+
+    uuid: str
+    index: int  # NVML's
+    cuda_ordinal: int | None  # this process's, when its driver is initialised
+    name: str
+    source: Literal["nvml_v2", "nvml_v1", "cuda"]  # of total, free and device_used
+    taken_ns: int
+    span_ns: int
+    total_bytes: int
+    free_bytes: int
+    device_used_bytes: int | None  # by all processes, without what the driver reserves
+    reserved_bytes: int | None
+    own_bytes: int | None
+    tree_bytes: int | None  # descendants and registered siblings of this process
+    foreign_bytes: int | None  # the listed others; None where the list hides a number
+    unattributed_bytes: int | None  # signed; in use, and in nobody's listed number
+    cuda_free_bytes: int | None  # cuMemGetInfo, when asked for and a context is live
+    cuda_total_bytes: int | None
+    processes: tuple[ProcessUsage, ...]
+    attribution: Attribution
+    consistent: bool  # both collects agreed: all values held at one instant
+    attempts_count: int
+    own_read_bounds_bytes: tuple[int, int] | None  # smallest and largest own seen, when torn
+
+@final
+class DeviceInfo:
+    """A device as NVML lists it."""
+
+    uuid: str
+    index: int
+    name: str
+    pci_bus_id: str
+
+DeviceKey = int | str
+
+def list_devices() -> tuple[DeviceInfo, ...]: ...
+def read_devices(
+    which: Literal["auto", "all"] | Sequence[DeviceKey] = "auto",
+    *,
+    allocator_reserved: dict[str, int] | None = None,
+    with_cuda: bool = False,
+) -> tuple[DeviceMemory, ...]: ...
+def read_device(
+    device: DeviceKey, *, allocator_reserved_bytes: int | None = None, with_cuda: bool = False
+) -> DeviceMemory: ...
+def identify(device: DeviceKey) -> Attribution:
+    """Finds this process's record by the active rung too (fingerprint), and remembers it."""
+
+def forget_identity() -> None: ...
+def add_tree_root(pid: int) -> None: ...
+def driver_state() -> Literal["absent", "uninitialised", "initialised"]: ...
+def driver_diagnosis() -> dict[str, Any]: ...
+def close_devices() -> None: ...
+
+# ---------------------------------------------------------------- snapshot
+
+@final
+class AllocatorMemory:
+    """A caching allocator's own account of a device."""
+
+    uuid: str
+    reserved_bytes: int
+    allocated_bytes: int
+    peak_reserved_bytes: int | None
+    peak_allocated_bytes: int | None
+    def __init__(
+        self,
+        uuid: str,
+        reserved_bytes: int,
+        allocated_bytes: int,
+        peak_reserved_bytes: int | None = None,
+        peak_allocated_bytes: int | None = None,
+    ) -> None: ...
+
+@final
+class Snapshot:
+    """All sources, read at one barrier. Immutable; attributes convert when they are read."""
+
+    taken_ns: int  # CLOCK_MONOTONIC at the first reading
+    span_ns: int  # from the first reading to the last
+    pid: int
+    host: HostMemory
+    cgroup: CgroupMemory | None
+    system: SystemMemory | None
+    devices: tuple[DeviceMemory, ...] | None
+    torch: tuple[AllocatorMemory, ...] | None
+
+def snapshot(
+    host: HostTier = "breakdown",
+    devices: Literal["auto", "all"] | Sequence[DeviceKey] | None = "auto",
+    *,
+    limits: bool | None = None,
+) -> Snapshot: ...
+def set_allocator_reader(
+    reader: Callable[[], Sequence[AllocatorMemory] | None] | None,
+) -> None: ...
 def monotonic_ns() -> int: ...
