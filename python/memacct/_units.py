@@ -1,0 +1,55 @@
+"""Sizes as people write and read them; everywhere else they are ints of bytes."""
+
+from __future__ import annotations
+
+import re
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+TIB = 1 << 40
+
+_SIZE = re.compile(
+    r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i)?b?\s*", re.IGNORECASE | re.ASCII
+)
+_FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
+_UNITS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+
+
+def parse_bytes(value: int | str) -> int:
+    """Returns a size in bytes.
+
+    Args:
+        value: an int, or text such as "268435456", "256MiB", "1.5GiB", "80g". All units
+            are binary, as memory is (1 k = 1024).
+
+    Raises:
+        ValueError: the value is negative, not a size, or not a whole number of bytes.
+    """
+    allowed = "a size that is not negative, such as 268435456, '256MiB' or '1.5GiB'"
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{value!r} is not {allowed}")  # noqa: TRY004 (one error for callers)
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value!r} is not {allowed}")
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None or (match["binary"] and not match["unit"]):
+        raise ValueError(f"{value!r} is not {allowed}")
+    whole, _, fraction = match["number"].partition(".")
+    factor = _FACTORS[match["unit"].lower()]
+    # In integers: floats lose bytes beyond 2**53.
+    scaled = int(whole + fraction) * factor
+    size, rest = divmod(scaled, 10 ** len(fraction))
+    if rest:
+        raise ValueError(f"{value!r} is not a whole number of bytes")
+    return size
+
+
+def format_bytes(value: int) -> str:
+    """Returns a size for people: the largest unit that leaves at least 1, two decimals."""
+    sign, size = ("-", -value) if value < 0 else ("", value)
+    for factor, name in _UNITS:
+        if size >= factor:
+            return f"{sign}{size / factor:.2f} {name}"
+    return f"{sign}{size} B"

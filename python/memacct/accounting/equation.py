@@ -1,0 +1,118 @@
+"""The device equation as rows: every byte of a device, each with its source.
+
+    total = free + reserved + own + tree + foreign + unattributed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memacct._core import DeviceMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EquationRow:
+    """One term of the equation; None is unknown.
+
+    ``planned_bytes`` is the term once the engine serves, ``since_start_bytes`` its change
+    since the baseline.
+    """
+
+    name: str
+    now_bytes: int | None
+    planned_bytes: int | None
+    source: str
+    since_start_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTerms:
+    """How an engine splits its own memory, and what it is about to take."""
+
+    weights_bytes: int | None
+    allocator_reserved_bytes: int | None
+    activations_peak_bytes: int
+    graphs_bytes: int
+    kv_cache_bytes: int
+
+
+def device_equation(
+    device: DeviceMemory, *, baseline: DeviceMemory | None = None
+) -> tuple[EquationRow, ...]:
+    """Returns the terms of one reading; they add up to ``total_bytes`` when all are known."""
+    sources = {
+        "own": _own_source(device),
+        "tree": "driver's list, this process's family",
+        "foreign": "driver's list, others",
+        "unattributed": "in use, in nobody's number",
+        "reserved": f"{device.source}, kept by the driver",
+        "free": device.source,
+    }
+    return tuple(
+        EquationRow(
+            name=name,
+            now_bytes=_term(device, name),
+            planned_bytes=_term(device, name),
+            source=source,
+            since_start_bytes=_since(name, device, baseline),
+        )
+        for name, source in sources.items()
+    )
+
+
+def engine_equation(
+    device: DeviceMemory, terms: EngineTerms, *, baseline: DeviceMemory | None = None
+) -> tuple[EquationRow, ...]:
+    """Returns the equation with ``own`` split the engine's way, now and once it serves.
+
+    Activations, graphs and the KV cache come out of what is free, so that both columns
+    add up to the device's total when all terms are known.
+    """
+    own, *others, free = device_equation(device, baseline=baseline)
+    planned = terms.activations_peak_bytes + terms.graphs_bytes + terms.kv_cache_bytes
+    still_free = None if free.now_bytes is None else free.now_bytes - planned
+    return (
+        *_own_rows(own.now_bytes, own.source, terms),
+        _planned("activations peak", terms.activations_peak_bytes, "torch peak − allocated"),
+        _planned("CUDA graphs", terms.graphs_bytes, "the engine's estimate"),
+        _planned("KV cache", terms.kv_cache_bytes, "budget"),
+        *others,
+        replace(free, planned_bytes=still_free),
+    )
+
+
+def _own_rows(own: int | None, source: str, terms: EngineTerms) -> tuple[EquationRow, ...]:
+    weights, reserved = terms.weights_bytes, terms.allocator_reserved_bytes
+    other = None if weights is None or reserved is None else reserved - weights
+    non_torch = None if own is None or reserved is None else own - reserved
+    return (
+        _held("weights", weights, "torch allocated while loading"),
+        _held("other torch", other, "torch reserved − weights"),
+        _held("non-torch", non_torch, f"{source}, − torch reserved"),
+    )
+
+
+def _own_source(device: DeviceMemory) -> str:
+    return f"driver's list, by {device.attribution.source}"
+
+
+def _term(device: DeviceMemory, name: str) -> int | None:
+    value: int | None = getattr(device, f"{name}_bytes")
+    return value
+
+
+def _since(name: str, device: DeviceMemory, baseline: DeviceMemory | None) -> int | None:
+    if baseline is None:
+        return None
+    now, then = _term(device, name), _term(baseline, name)
+    return None if now is None or then is None else now - then
+
+
+def _held(name: str, value: int | None, source: str) -> EquationRow:
+    return EquationRow(name=name, now_bytes=value, planned_bytes=value, source=source)
+
+
+def _planned(name: str, value: int, source: str) -> EquationRow:
+    return EquationRow(name=name, now_bytes=0, planned_bytes=value, source=source)

@@ -1,0 +1,80 @@
+"""memacct in vLLM: an engine that sizes its KV cache from its own memory.
+
+vLLM loads ``register`` in each of its processes (entry point ``vllm.general_plugins``).
+Nothing changes unless ``additional_config['memacct']['profiler']`` is ``native``,
+``MEMACCT_VLLM=1`` is set, or the worker class is ``memacct.integrations.vllm.GPUWorker``
+(``CPUWorker``), which works where ``VLLM_PLUGINS`` keeps the plugin out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memacct.integrations.vllm._own_time import own_time
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["CPUWorker", "GPUWorker", "register"]  # noqa: F822, RUF100 (made by __getattr__)
+
+
+def register() -> None:
+    """Installs the two inert hooks through which an enabled engine is found.
+
+    Safe to call again; creates no CUDA or NVML state, opens nothing, starts nothing. vLLM
+    lets an error of this function end the engine, so none leaves it.
+    """
+    with own_time:
+        try:
+            from memacct.integrations.vllm._hooks import after_import
+
+            after_import("vllm.v1.worker.worker_base", _hook_worker)
+            after_import("vllm.engine.arg_utils", _hook_arguments)
+        except Exception:
+            import logging
+
+            logging.getLogger("vllm.memacct").exception("memacct: not installed, vLLM goes on")
+
+
+def _hook_worker(module: ModuleType) -> None:
+    from memacct.integrations.vllm._hooks import wrap
+
+    wrap(module.WorkerWrapperBase, "init_device", _around_init_device)
+
+
+def _around_init_device(original: Any, wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+    with own_time:
+        from memacct.integrations.vllm._attach import start
+
+        attachment = start(wrapper.worker, default_profiler="stock")
+    with attachment:
+        return original(wrapper, *args, **kwargs)
+
+
+def _hook_arguments(module: ModuleType) -> None:
+    from memacct.integrations.vllm._hooks import wrap
+
+    wrap(module.EngineArgs, "create_engine_config", _around_create_engine_config)
+
+
+def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **kwargs: Any) -> Any:
+    # Checked here, in the process that the user looks at and before any worker starts, so
+    # that a wrong key is one sentence and not the end of a worker's traceback.
+    with own_time:
+        from memacct.integrations.vllm._config import read_config
+
+        config = read_config(getattr(engine_args, "additional_config", None))
+    result = original(engine_args, *args, **kwargs)
+    if config.is_native and config.report_dir is not None:
+        from memacct.integrations.vllm._report_file import write_report
+
+        write_report(config.report_dir, "main", {"profiler": config.profiler})
+    return result
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("GPUWorker", "CPUWorker"):
+        from memacct.integrations.vllm._worker_classes import worker_class
+
+        return worker_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,80 @@
+"""From a worker that is about to initialise its device to the session that follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from memacct._errors import ConfigError
+from memacct.integrations.vllm._config import PluginConfig, read_config
+from memacct.integrations.vllm._own_time import own_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+logger = logging.getLogger("vllm.memacct")
+
+_ATTRIBUTE = "_memacct_session"
+
+
+def start(
+    worker: Any, *, default_profiler: Literal["native", "stock"]
+) -> AbstractContextManager[None]:
+    """Returns the context in which ``worker``'s init_device is to run.
+
+    Attaches a session to the worker if the configuration asks for one. Where the plugin and
+    the worker class are both there, the second finds the first's session and lets it be.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    session = getattr(worker, _ATTRIBUTE, None)
+    if session is not None:
+        return contextlib.nullcontext() if session.is_initialising else _during_init_device(session)
+    config = read_config(
+        worker.vllm_config.additional_config, default_profiler=default_profiler
+    )
+    if not config.is_native:
+        return contextlib.nullcontext()
+    try:
+        session = _session_for(worker, config)
+    except ConfigError:
+        raise
+    except Exception:
+        if config.strict:
+            raise
+        logger.exception("memacct: could not attach; profiling stays stock")
+        return contextlib.nullcontext()
+    if session is None:
+        return contextlib.nullcontext()
+    setattr(worker, _ATTRIBUTE, session)
+    return _during_init_device(session)
+
+
+def _session_for(worker: Any, config: PluginConfig) -> Any:
+    from vllm.platforms import current_platform
+
+    device_type = worker.device_config.device_type
+    if device_type == "cpu":
+        from memacct.integrations.vllm._cpu_session import CPUSession
+
+        return CPUSession(worker, config)
+    if device_type == "cuda" and current_platform.is_cuda():
+        from memacct.integrations.vllm._gpu_session import GPUSession
+
+        return GPUSession(worker, config)
+    logger.warning(
+        "memacct: no native profiling for device type %r; profiling stays stock", device_type
+    )
+    return None
+
+
+@contextlib.contextmanager
+def _during_init_device(session: Any) -> Iterator[None]:
+    with own_time:
+        session.before_init_device()
+    yield
+    with own_time:
+        session.after_init_device()

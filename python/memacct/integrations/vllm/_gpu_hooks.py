@@ -1,0 +1,124 @@
+"""The places of a GPU worker and its runner where memory is read, and their wrappers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from memacct.integrations.vllm._hooks import wrap
+from memacct.integrations.vllm._own_time import own_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memacct.integrations.vllm._gpu_session import GPUSession
+
+# The sessions of this process, newest last. MemorySnapshot is patched as a class, because
+# every importer holds the class by a name of its own, so its readings find their session
+# here. Weakly: a session holds its worker, and with it the model.
+_sessions: list[weakref.ref[GPUSession]] = []
+
+# Read free memory around what they do, and feed the budget, a log line or an assertion.
+_RUNNER_READERS = ("profile_cudagraph_memory", "capture_model")
+_WORKER_READERS = ("sleep",)
+
+
+def hook_measurements(session: GPUSession) -> None:
+    """Makes vLLM's ``MemorySnapshot.measure`` tell the session of the measured device."""
+    if not any(known() is session for known in _sessions):
+        _sessions.append(weakref.ref(session))
+    wrap(_mem_utils().MemorySnapshot, "measure", _around_measure)
+
+
+def _around_measure(original: Any, snapshot: Any, *args: Any, **kwargs: Any) -> Any:
+    result = original(snapshot, *args, **kwargs)
+    for known in reversed(_sessions):
+        session = known()
+        # Until init_device has chosen a device, the worker has none.
+        if session is not None and session.worker.device == snapshot.device_:
+            session.guard(session.correct, snapshot)
+            break
+    return result
+
+
+def _mem_utils() -> Any:
+    try:
+        return importlib.import_module("vllm.utils.mem_utils")
+    except ImportError:
+        return importlib.import_module("vllm.utils")  # vLLM < 0.12
+
+
+def hook_worker(session: GPUSession) -> None:
+    """Wraps the worker's own methods. On the instance: any worker class composes."""
+
+    def around_budget(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        available = original(*args, **kwargs)
+        if session.worker.cache_config.kv_cache_memory_bytes:
+            return available  # the user's own number: nothing was profiled
+        settled = session.guard(session.settle, available)
+        return available if settled is None else settled
+
+    wrap(session.worker, "determine_available_memory", around_budget)
+    for name in _WORKER_READERS:
+        wrap(session.worker, name, _in_neutral_scope(session))
+
+
+def hook_runner(session: GPUSession) -> None:
+    """Wraps the model runner's methods, once there is one."""
+    runner = getattr(session.worker, "model_runner", None)
+    for name in _RUNNER_READERS:
+        wrap(runner, name, _in_neutral_scope(session))
+
+
+def _in_neutral_scope(session: GPUSession) -> Callable[..., Any]:
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not session.is_correcting:
+            return original(*args, **kwargs)
+        with session.neutral_scope():
+            return original(*args, **kwargs)
+
+    return around
+
+
+@contextlib.contextmanager
+def neutral_torch(session: GPUSession) -> Iterator[None]:
+    """Replaces torch's two functions for free memory while the body runs.
+
+    The originals are taken at entry: other code replaces the same functions.
+    """
+    places = [(torch.cuda, "mem_get_info"), (torch.accelerator, "get_memory_info")]
+    originals = [(owner, name, getattr(owner, name, None)) for owner, name in places]
+    for owner, name, original in originals:
+        if original is not None:
+            setattr(owner, name, _neutral(session, original))
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            if original is not None:
+                setattr(owner, name, original)
+
+
+def _neutral(session: GPUSession, original: Callable[..., Any]) -> Callable[..., Any]:
+    def memory_info(device: Any = None, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        free, total = original(device, *args, **kwargs)
+        with own_time:
+            if _ordinal(device) != session.device_ordinal:
+                return free, total
+        neutral = session.guard(session.neutral_free, free)
+        return (free if neutral is None else neutral), total
+
+    return memory_info
+
+
+def _ordinal(device: Any) -> int:
+    if device is None:
+        return torch.cuda.current_device()
+    if isinstance(device, int):
+        return device
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index

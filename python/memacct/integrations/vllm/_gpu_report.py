@@ -1,0 +1,128 @@
+"""What memacct says about one GPU worker's start: one table in the log, one JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from memacct._units import format_bytes
+from memacct.accounting import (
+    EngineTerms,
+    ForeignChange,
+    engine_equation,
+    foreign_changes,
+)
+from memacct.report.text import render_equation
+
+if TYPE_CHECKING:
+    from memacct.accounting import Consumption, EngineBudget, EquationRow, Reading
+    from memacct.integrations.vllm._gpu_session import GPUSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPUReport:
+    """The budget of one worker, the device equation beside it, and who moved.
+
+    ``stock_bytes`` is what vLLM's own reading would have given: None where it would have
+    ended the start instead. Graph samples are not replayed in it.
+    """
+
+    rank: int
+    device: str
+    attribution_source: str
+    consumption: Consumption
+    requested_bytes: int
+    stock_bytes: int | None
+    native_bytes: int
+    budget: EngineBudget
+    total_bytes: int | None
+    equation: tuple[EquationRow, ...]
+    foreign: tuple[ForeignChange, ...]
+    foreign_delta_bytes: int
+
+    @classmethod
+    def of(cls, session: GPUSession, available_bytes: int, budget: EngineBudget) -> GPUReport:
+        """Reads the device once more and makes the report of ``session``'s worker."""
+        if session.baseline is None or session.profiled is None:
+            raise ValueError("a report needs a baseline and a profiled reading")
+        worker, baseline = session.worker, session.baseline
+        profiled, consumption = session.profiled
+        free = session.raw_free()
+        now = session.read(free)
+        rows, moved = _device_rows(worker, baseline, now, budget)
+        return cls(
+            rank=int(worker.rank),
+            device=now.device.uuid if now.device else f"cuda:{session.device_ordinal}",
+            attribution_source=now.device.attribution.source if now.device else "none",
+            consumption=consumption,
+            requested_bytes=int(worker.requested_memory),
+            stock_bytes=_stock_bytes(baseline, profiled, consumption, available_bytes),
+            native_bytes=available_bytes,
+            budget=budget,
+            total_bytes=now.device.total_bytes if now.device else None,
+            equation=rows,
+            foreign=moved,
+            foreign_delta_bytes=session.neutral_free(free) - free,
+        )
+
+    def text(self) -> str:
+        """Returns the log message: the budget in a sentence, then the equation."""
+        stock = "would have ended the start"
+        if self.stock_bytes is not None:
+            stock = f"would have given {format_bytes(self.stock_bytes)}"
+        head = (
+            f"memacct: KV cache budget {format_bytes(self.budget.final_bytes)} "
+            f"(requested {format_bytes(self.requested_bytes)}, own consumption "
+            f"{format_bytes(self.consumption.consumed_bytes)} by {self.attribution_source}; "
+            f"{self.budget.reason}). vLLM's own reading {stock}."
+        )
+        lines = [head]
+        if self.total_bytes is not None:
+            lines.append(render_equation(self.equation, self.total_bytes))
+        lines += [_moved(change) for change in self.foreign[:5]]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON."""
+        data = asdict(self)
+        data["profiler"] = "native"
+        data["final_bytes"] = self.budget.final_bytes
+        data["clamped"] = self.budget.clamped
+        return data
+
+
+def _device_rows(
+    worker: Any, baseline: Reading, now: Reading, budget: EngineBudget
+) -> tuple[tuple[EquationRow, ...], tuple[ForeignChange, ...]]:
+    if now.device is None:
+        return (), ()
+    graphs = int(getattr(worker, "cudagraph_memory_estimate", 0))
+    peak = int(worker.peak_activation_memory)
+    # vLLM's "peak activation" has the applied graph estimate in it (0.18 and later).
+    activations = peak - graphs if peak >= graphs else peak
+    terms = EngineTerms(
+        weights_bytes=int(worker.model_runner.model_memory_usage),
+        allocator_reserved_bytes=now.allocator_reserved_bytes,
+        activations_peak_bytes=activations,
+        graphs_bytes=graphs,
+        kv_cache_bytes=budget.final_bytes,
+    )
+    rows = engine_equation(now.device, terms, baseline=baseline.device)
+    moved = () if baseline.device is None else foreign_changes(baseline.device, now.device)
+    return rows, moved
+
+
+def _stock_bytes(
+    baseline: Reading, profiled: Reading, consumption: Consumption, available_bytes: int
+) -> int | None:
+    if profiled.free_bytes > baseline.free_bytes:
+        return None  # "Error in memory profiling": free memory grew
+    stock_consumed = baseline.free_bytes - profiled.free_bytes
+    return available_bytes + consumption.consumed_bytes - stock_consumed
+
+
+def _moved(change: ForeignChange) -> str:
+    delta = change.delta_bytes
+    amount = "by an unknown amount" if delta is None else format_bytes(abs(delta))
+    verbs = {"grew": "took", "appeared": "came with", "shrank": "gave back", "left": "left, freeing"}
+    return f"since the start, pid {change.pid} {verbs.get(change.event, 'changed')} {amount}"

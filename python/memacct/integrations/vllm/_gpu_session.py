@@ -1,0 +1,233 @@
+"""One GPU worker's start, with its neighbours left out of every reading.
+
+vLLM takes the change of the device's free memory for its own consumption. Each reading
+that feeds its arithmetic is replaced by the foreign-neutral one: what would be free had
+the neighbours stood still since the baseline. Its arithmetic stays its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from memacct import _core
+from memacct._errors import BudgetError
+from memacct._units import format_bytes
+from memacct.accounting import BudgetTerms, Reading, consumed, decide_budget
+from memacct.integrations.vllm import _gpu_hooks
+from memacct.integrations.vllm._gpu_report import GPUReport
+from memacct.integrations.vllm._own_time import own_time
+from memacct.integrations.vllm._report_file import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memacct.accounting import Consumption, EngineBudget
+    from memacct.integrations.vllm._config import PluginConfig
+
+logger = logging.getLogger("vllm.memacct")
+
+
+class GPUSession:
+    """Follows one worker from its first memory snapshot on."""
+
+    def __init__(self, worker: Any, config: PluginConfig) -> None:
+        self.worker = worker
+        self.config = config
+        self.baseline: Reading | None = None
+        self.profiled: tuple[Reading, Consumption] | None = None
+        self.lost_reason: str | None = None
+        self.is_initialising = False
+        self._scope_depth = 0
+        self._said: set[str] = set()
+        # With sleep mode the weights and the KV cache bypass torch's own allocator, whose
+        # "reserved" then counts what the driver has taken back.
+        self._trusts_allocator = not worker.vllm_config.model_config.enable_sleep_mode
+
+    # ---------------------------------------------------------------- attaching
+
+    def before_init_device(self) -> None:
+        """Wraps what reads memory; the first measurement will be the baseline."""
+        self.is_initialising = True
+        self.baseline = self.profiled = self.lost_reason = None
+        _gpu_hooks.hook_measurements(self)
+        _gpu_hooks.hook_worker(self)
+
+    def after_init_device(self) -> None:
+        """Wraps what the model runner, made meanwhile, reads."""
+        self.is_initialising = False
+        _gpu_hooks.hook_runner(self)
+        if self.baseline is None and self.lost_reason is None:
+            self.lose("vLLM took no memory snapshot that memacct knows")
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def device_ordinal(self) -> int:
+        """The worker's device as CUDA numbers it in this process."""
+        index: int | None = self.worker.device.index
+        return torch.cuda.current_device() if index is None else index
+
+    @property
+    def is_correcting(self) -> bool:
+        """Whether readings are corrected: a baseline stands and nothing was lost."""
+        return self.baseline is not None and self.lost_reason is None
+
+    def read(self, free_bytes: int) -> Reading:
+        """Reads the driver beside vLLM's own reading of ``free_bytes``."""
+        reserved = None
+        if self._trusts_allocator:
+            reserved = torch.cuda.memory_reserved(self.device_ordinal)
+        device = None
+        try:
+            device = _core.read_device(self.device_ordinal, allocator_reserved_bytes=reserved)
+        except Exception as error:  # noqa: BLE001 (a driver's fault must not end the engine)
+            if self.config.strict:
+                raise
+            self._say_once(f"the driver's account could not be read: {error}")
+        return Reading(
+            free_bytes=free_bytes, device=device, allocator_reserved_bytes=reserved
+        )
+
+    def raw_free(self) -> int:
+        """Returns what is really free on the device now, as CUDA says (bytes)."""
+        return torch.cuda.mem_get_info(self.device_ordinal)[0]
+
+    def correct(self, snapshot: Any) -> None:
+        """Makes a ``MemorySnapshot`` that has just measured foreign-neutral, in place."""
+        if self.lost_reason is not None or self._scope_depth > 0:
+            return
+        if self.baseline is None:
+            self._take_baseline(snapshot)
+            return
+        reading = self.read(snapshot.free_memory)
+        consumption = consumed(self.baseline, reading)
+        self.profiled = (reading, consumption)
+        shift = self.baseline.free_bytes - consumption.consumed_bytes - reading.free_bytes
+        snapshot.free_memory += shift
+        snapshot.cuda_memory -= shift
+        snapshot.non_torch_memory -= shift
+
+    def _take_baseline(self, snapshot: Any) -> None:
+        if _is_integrated(self.device_ordinal):
+            self.lose("this GPU shares the machine's memory, which the driver does not account")
+            return
+        with contextlib.suppress(Exception):
+            # The active rung of the ladder, for containers that see other numbers; the
+            # reading that follows says what was found.
+            _core.identify(self.device_ordinal)
+        self.baseline = self.read(snapshot.free_memory)
+        device = self.baseline.device
+        if device is None or device.own_bytes is None:
+            reason = "" if device is None else f": {device.attribution.reason}"
+            self._say_once(
+                "this process was not found in the driver's list"
+                f"{reason}. The engine's own memory is known only from torch's side: a "
+                "neighbour that releases memory cannot stop the start, but one that "
+                "allocates meanwhile still makes the KV cache smaller"
+            )
+
+    def neutral_free(self, free_bytes: int) -> int:
+        """Returns what would be free had the neighbours stood still since the baseline."""
+        if self.baseline is None or self.lost_reason is not None:
+            return free_bytes
+        reading = self.read(free_bytes)
+        return self.baseline.free_bytes - consumed(self.baseline, reading).consumed_bytes
+
+    @contextlib.contextmanager
+    def neutral_scope(self) -> Iterator[None]:
+        """Inside, torch's functions for free memory give foreign-neutral readings."""
+        self._scope_depth += 1
+        try:
+            with _gpu_hooks.neutral_torch(self):
+                yield
+        finally:
+            self._scope_depth -= 1
+
+    # ---------------------------------------------------------------- deciding
+
+    def settle(self, available_bytes: int) -> int:
+        """Returns the KV budget: vLLM's, capped by what is really free now.
+
+        Raises:
+            BudgetError: the budget does not fit and ``on_shortfall`` is ``error``.
+        """
+        if not self.is_correcting or self.profiled is None:
+            return available_bytes
+        budget = decide_budget(
+            lambda: self._terms(available_bytes),
+            on_shortfall=self.config.on_shortfall,
+            wait_s=self.config.wait_s,
+            pause=_pause,
+        )
+        if budget.clamped:
+            logger.warning(
+                "memacct: KV cache clamped to %s: %s.",
+                format_bytes(max(0, budget.final_bytes)),
+                budget.reason,
+            )
+            self.worker.available_kv_cache_memory_bytes = budget.final_bytes
+        self._report(available_bytes, budget)
+        return budget.final_bytes
+
+    def _terms(self, available_bytes: int) -> BudgetTerms:
+        free = self.raw_free()
+        # What vLLM keeps back besides (for multimodal inputs) is still to be taken too.
+        kept_back = int(self.worker.available_kv_cache_memory_bytes) - available_bytes
+        return BudgetTerms(
+            wanted_bytes=available_bytes,
+            still_to_come_bytes=int(self.worker.peak_activation_memory) + max(0, kept_back),
+            margin_bytes=self.config.margin_bytes,
+            free_bytes=free,
+            grown_bytes=self.neutral_free(free) - free,
+        )
+
+    def _report(self, available_bytes: int, budget: EngineBudget) -> None:
+        try:
+            report = GPUReport.of(self, available_bytes, budget)
+            logger.info("%s", report.text())
+            write_report(self.config.report_dir, f"rank{report.rank}", report.as_dict())
+        except Exception:
+            if self.config.strict:
+                raise
+            logger.exception("memacct: the report could not be made; the budget stands")
+
+    # ---------------------------------------------------------------- faults
+
+    def guard(self, action: Any, *args: Any) -> Any:
+        """Calls ``action``; a fault of memacct's own turns corrections off, unless strict."""
+        with own_time:
+            try:
+                return action(*args)
+            except BudgetError:
+                raise
+            except Exception as error:
+                if self.config.strict:
+                    raise
+                self.lose(repr(error))
+                return None
+
+    def lose(self, reason: str) -> None:
+        """Ends the corrections for good: what follows is stock."""
+        self.lost_reason = reason
+        self._say_once(f"{reason}. From here on the profiling is vLLM's own")
+
+    def _say_once(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            logger.warning("memacct: %s", what)
+
+
+def _is_integrated(ordinal: int) -> bool:
+    # There vLLM takes the machine's available memory for the device's.
+    return bool(torch.cuda.get_device_properties(ordinal).is_integrated)
+
+
+def _pause(seconds: float) -> float:
+    before = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - before
