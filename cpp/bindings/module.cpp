@@ -1,11 +1,16 @@
 // The extension module memacct._core: one registration function per bind_*.cpp.
-#include <pybind11/pybind11.h>
-
+#include "bindings.hpp"
 #include "memacct/clock.hpp"
 
-namespace py = pybind11;
+namespace bindings = memacct::bindings;
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "memacct's native core: readings of the kernel's and the driver's memory accounts.";
   m.def("monotonic_ns", &memacct::monotonic_ns);
+  bindings::bind_errors(m);
+  bindings::bind_host(m);
+#if __has_include("memacct/device.hpp")
+  bindings::bind_device(m);
+#endif
+  bindings::bind_snapshot(m);
 }

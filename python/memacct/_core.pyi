@@ -31,6 +31,8 @@ class HostMemory:
     peak_rss_bytes: int | None
     peak_vms_bytes: int | None
     page_tables_bytes: int | None
+    held_bytes: int | None  # anonymous, shmem, hugetlb; with rollup also file pages surely dirty
+    reclaimable_bytes: int | None  # page cache; rss = held - hugetlb + reclaimable
     rss_exact_bytes: int | None
     pss_bytes: int | None
     pss_anon_bytes: int | None

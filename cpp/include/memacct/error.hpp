@@ -57,16 +57,20 @@ class SourceFormatError : public SourceError {
 /// A CUDA or NVML function returned an error. `api` names the function.
 class DriverError : public Error {
  public:
-  DriverError(std::string api, int code, std::string const& text)
+  DriverError(std::string api, int code, std::string text)
       : Error(api + " returned " + std::to_string(code) + (text.empty() ? "" : " (" + text + ")")),
         api_(std::move(api)),
-        code_(code) {}
+        code_(code),
+        text_(std::move(text)) {}
   [[nodiscard]] std::string const& api() const noexcept { return api_; }
   [[nodiscard]] int code() const noexcept { return code_; }
+  /// The driver's own name of the code; may be empty.
+  [[nodiscard]] std::string const& text() const noexcept { return text_; }
 
  private:
   std::string api_;
   int code_;
+  std::string text_;
 };
 
 }  // namespace memacct

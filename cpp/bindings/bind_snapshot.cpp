@@ -1,0 +1,203 @@
+// Binding of the snapshot: the one function on the measured path, so its arguments are taken
+// apart by hand.
+#include <mutex>
+#include <utility>
+
+#include "bindings.hpp"
+#include "enums.hpp"
+#include "memacct/clock.hpp"
+#include "memacct/snapshot.hpp"
+#include "structs.hpp"
+
+namespace memacct::bindings {
+namespace {
+
+// ------------------------------------------------------------ arguments of snapshot()
+
+enum Parameter : std::size_t { kHost, kDevices, kLimits, kParameterCount };
+constexpr std::size_t kPositionalCount = 2;
+constexpr std::array<char const*, kParameterCount> kNames{"host", "devices", "limits"};
+
+/// Strings that calls are compared with, interned as the compiler interns those in the
+/// caller's source: nearly every comparison is one of pointers.
+struct Interned {
+  std::array<PyObject*, kParameterCount> names{};
+  std::array<std::pair<PyObject*, HostTier>, EnumNames<HostTier>::value.size()> tiers{};
+  PyObject* auto_{};
+  PyObject* all{};
+};
+Interned interned;  // set once, by bind_snapshot; the references are never given back
+
+bool same(PyObject* a, PyObject* b) {
+  return a == b || (PyUnicode_Check(a) != 0 && PyUnicode_Compare(a, b) == 0);
+}
+
+using Arguments = std::array<PyObject*, kParameterCount>;  // nullptr: not given
+
+/// @throws py::type_error as a Python function with this signature would.
+Arguments bind_arguments(PyObject* const* args, py::ssize_t positional_count, PyObject* names) {
+  Arguments result{};
+  auto const positional = static_cast<std::size_t>(positional_count);
+  if (positional > kPositionalCount) {
+    throw py::type_error("snapshot() takes at most 2 positional arguments (" +
+                         std::to_string(positional) + " given)");
+  }
+  std::copy_n(args, positional, result.begin());
+  auto const keyword_count =
+      names == nullptr ? 0 : static_cast<std::size_t>(PyTuple_GET_SIZE(names));
+  for (std::size_t i = 0; i < keyword_count; ++i) {
+    auto* const name = PyTuple_GET_ITEM(names, static_cast<py::ssize_t>(i));
+    std::size_t index = 0;
+    while (index < kParameterCount && !same(name, interned.names[index])) ++index;
+    if (index == kParameterCount) {
+      throw py::type_error("snapshot() got an unexpected keyword argument " +
+                           py::cast<std::string>(py::repr(name)));
+    }
+    if (result[index] != nullptr) {
+      throw py::type_error(std::string("snapshot() got multiple values for argument '") +
+                           kNames[index] + "'");
+    }
+    result[index] = args[positional + i];
+  }
+  return result;
+}
+
+HostTier parse_tier(PyObject* value) {
+  if (value == nullptr) return HostTier::kBreakdown;
+  for (auto const& [name, tier] : interned.tiers) {
+    if (value == name) return tier;
+  }
+  for (auto const& [name, tier] : interned.tiers) {
+    if (same(value, name)) return tier;
+  }
+  throw py::value_error("host must be one of 'counters', 'breakdown', 'rollup', not " +
+                        py::cast<std::string>(py::repr(value)));
+}
+
+// ------------------------------------------------------------ the allocators' reader
+
+/// The function that reports the host program's caching allocators, if one was set.
+class AllocatorReader {
+ public:
+  void set(py::object reader) {
+    if (!reader.is_none() && PyCallable_Check(reader.ptr()) == 0) {
+      throw py::type_error("the allocator reader must be callable or None");
+    }
+    auto* const added = reader.is_none() ? nullptr : reader.release().ptr();
+    PyObject* removed = nullptr;
+    {
+      std::lock_guard const lock(mutex_);
+      removed = std::exchange(reader_, added);
+    }
+    Py_XDECREF(removed);  // may run any code, so not under the lock
+  }
+
+  /// @throws py::error_already_set with the reader's own error.
+  std::optional<std::vector<AllocatorMemory>> call() {
+    auto const reader = get();
+    if (!reader) return std::nullopt;
+    auto const reported = reader();
+    if (reported.is_none()) return std::nullopt;
+    return py::cast<std::vector<AllocatorMemory>>(reported);
+  }
+
+ private:
+  // The mutex is held for a reference count only, and matters where there is no GIL.
+  py::object get() {
+    std::lock_guard const lock(mutex_);
+    return py::reinterpret_borrow<py::object>(reader_);
+  }
+
+  std::mutex mutex_;
+  PyObject* reader_ = nullptr;
+};
+AllocatorReader allocator_reader;
+
+// ------------------------------------------------------------ snapshot()
+
+PyObject* snapshot(PyObject* /*module*/, PyObject* const* args, py::ssize_t positional_count,
+                   PyObject* names) {
+  try {
+    auto const arguments = bind_arguments(args, positional_count, names);
+    SnapshotRequest request{.host = parse_tier(arguments[kHost])};
+    request.limits = arguments[kLimits] == nullptr || arguments[kLimits] == Py_None
+                         ? request.host == HostTier::kRollup
+                         : PyObject_IsTrue(arguments[kLimits]) == 1;
+    request.devices = arguments[kDevices] != Py_None;
+    auto const taken_ns = monotonic_ns();
+    auto const take = [&] {
+      return std::make_unique<Snapshot>(take_snapshot(request, taken_ns, std::nullopt));
+    };
+    // statm and status cost a few microseconds: less than to take the GIL back from a thread
+    // that got it meanwhile (up to 5 ms), which would be in span_ns besides. The page walk of
+    // smaps_rollup takes milliseconds, and other threads must run.
+    std::unique_ptr<Snapshot> result;
+    if (request.host == HostTier::kRollup || request.limits) {
+      py::gil_scoped_release const release;
+      result = take();
+    } else {
+      result = take();
+    }
+    return py::cast(std::move(result)).release().ptr();
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+}
+
+constexpr char const* kSnapshotDoc =
+    "snapshot($module, /, host='breakdown', devices='auto', *, limits=None)\n--\n\n"
+    "Reads this process's memory, and that of its devices, at one barrier.";
+
+PyMethodDef snapshot_method{
+    "snapshot", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&snapshot)),
+    METH_FASTCALL | METH_KEYWORDS, kSnapshotDoc};
+
+void intern_strings() {
+  for (std::size_t i = 0; i < kParameterCount; ++i) {
+    interned.names[i] = PyUnicode_InternFromString(kNames[i]);
+  }
+  for (std::size_t i = 0; i < interned.tiers.size(); ++i) {
+    auto const& [tier, name] = EnumNames<HostTier>::value[i];
+    interned.tiers[i] = {PyUnicode_InternFromString(name), tier};
+  }
+  interned.auto_ = PyUnicode_InternFromString("auto");
+  interned.all = PyUnicode_InternFromString("all");
+}
+
+}  // namespace
+
+void bind_snapshot(py::module_& m) {
+  intern_strings();
+  bind_struct(m, "AllocatorMemory",
+              Field{"uuid", &AllocatorMemory::uuid},
+              Field{"reserved_bytes", &AllocatorMemory::reserved_bytes},
+              Field{"allocated_bytes", &AllocatorMemory::allocated_bytes},
+              Field{"peak_reserved_bytes", &AllocatorMemory::peak_reserved_bytes},
+              Field{"peak_allocated_bytes", &AllocatorMemory::peak_allocated_bytes})
+      .def(py::init<std::string, std::uint64_t, std::uint64_t, std::optional<std::uint64_t>,
+                    std::optional<std::uint64_t>>(),
+           py::arg("uuid"), py::arg("reserved_bytes"), py::arg("allocated_bytes"),
+           py::arg("peak_reserved_bytes") = py::none(),
+           py::arg("peak_allocated_bytes") = py::none());
+  bind_struct(m, "Snapshot",
+              Field{"taken_ns", &Snapshot::taken_ns},
+              Field{"span_ns", &Snapshot::span_ns},
+              Field{"pid", &Snapshot::pid},
+              Field{"host", &Snapshot::host},
+              Field{"cgroup", &Snapshot::cgroup},
+              Field{"system", &Snapshot::system},
+              Field{"devices", &Snapshot::devices},
+              Field{"torch", &Snapshot::torch})
+      .def("__sub__", [](py::handle after, py::handle before) {
+        return py::module_::import("memacct._snapshot").attr("difference")(after, before);
+      });
+  auto const function = py::reinterpret_steal<py::object>(
+      PyCFunction_NewEx(&snapshot_method, m.ptr(), m.attr("__name__").ptr()));
+  if (!function) throw py::error_already_set();
+  m.attr("snapshot") = function;
+  m.def("set_allocator_reader", [](py::object reader) { allocator_reader.set(std::move(reader)); },
+        py::arg("reader"));
+}
+
+}  // namespace memacct::bindings

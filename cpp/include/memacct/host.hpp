@@ -1,0 +1,75 @@
+// This process's memory as the kernel accounts it, in three tiers of cost.
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "memacct/proc_text.hpp"
+
+namespace memacct {
+
+enum class HostTier : std::uint8_t {
+  kCounters,   // statm: about a microsecond
+  kBreakdown,  // status: about ten
+  kRollup,     // status and smaps_rollup: walks the page tables, ~10 ms per GiB of 4 KiB pages
+};
+
+/// What a tier does not know is nullopt.
+struct HostMemory {
+  HostTier tier{};
+  std::int32_t pid{};
+  std::uint64_t vms_bytes{};
+  std::uint64_t rss_bytes{};  // of batched counters: may lag by some pages per CPU
+  std::optional<std::uint64_t> shared_bytes;  // file-backed and shmem pages in rss
+  // breakdown; rss = rss_anon + rss_file + rss_shmem
+  std::optional<std::uint64_t> rss_anon_bytes;
+  std::optional<std::uint64_t> rss_file_bytes;
+  std::optional<std::uint64_t> rss_shmem_bytes;
+  std::optional<std::uint64_t> swap_bytes;
+  std::optional<std::uint64_t> hugetlb_bytes;  // never part of rss
+  std::optional<std::uint64_t> locked_bytes;
+  std::optional<std::uint64_t> pinned_bytes;
+  std::optional<std::uint64_t> peak_rss_bytes;  // of the process's whole life
+  std::optional<std::uint64_t> peak_vms_bytes;
+  std::optional<std::uint64_t> page_tables_bytes;
+  /// Resident memory that only this process (or swap) can give back: anonymous, shmem and
+  /// hugetlb pages. The rollup adds file-backed pages that are dirty, as a lower bound: the
+  /// kernel counts all dirty pages together, so dirty file pages hide behind anonymous or
+  /// shmem pages that are clean. Not in it: what was swapped out, and page cache that this
+  /// process has dirtied by write() without mapping it.
+  std::optional<std::uint64_t> held_bytes;
+  /// The rest of rss: page cache that the kernel can drop. rss = held - hugetlb + reclaimable.
+  /// Some of it may be dirty (breakdown) or locked (VmLck), and is then not dropped at once.
+  std::optional<std::uint64_t> reclaimable_bytes;
+  // rollup; exact; uss <= pss <= rss_exact
+  std::optional<std::uint64_t> rss_exact_bytes;
+  std::optional<std::uint64_t> pss_bytes;
+  std::optional<std::uint64_t> pss_anon_bytes;
+  std::optional<std::uint64_t> pss_file_bytes;
+  std::optional<std::uint64_t> pss_shmem_bytes;
+  std::optional<std::uint64_t> uss_bytes;
+  std::optional<std::uint64_t> shared_clean_bytes;
+  std::optional<std::uint64_t> shared_dirty_bytes;
+  std::optional<std::uint64_t> private_clean_bytes;
+  std::optional<std::uint64_t> private_dirty_bytes;
+  std::optional<std::uint64_t> anonymous_bytes;
+  std::optional<std::uint64_t> swap_pss_bytes;
+  bool operator==(HostMemory const&) const = default;
+};
+
+/// Pure: what the tiers make of the texts.
+[[nodiscard]] HostMemory host_from_statm(Statm const& statm) noexcept;
+[[nodiscard]] HostMemory host_from_status(Status const& status) noexcept;
+[[nodiscard]] HostMemory host_from_rollup(Status const& status, SmapsRollup const& rollup) noexcept;
+
+/// Reads this process.
+/// @throws SourceUnavailableError (a kernel without smaps_rollup), SourceReadError,
+///   SourceFormatError.
+/// Cost: one pread of a kept fd for counters and breakdown, two for rollup; no allocation.
+/// Source: /proc/self/{statm,status,smaps_rollup}.
+[[nodiscard]] HostMemory read_host(HostTier tier);
+
+/// Reads the machine. @throws as read_host.
+/// Source: /proc/meminfo.
+[[nodiscard]] SystemMemory read_system();
+
+}  // namespace memacct

@@ -1,0 +1,59 @@
+// All sources, read at one barrier, in a fixed order.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "memacct/cgroup.hpp"
+#include "memacct/host.hpp"
+#if __has_include("memacct/device.hpp")
+#include "memacct/device.hpp"
+#else
+namespace memacct {
+struct DeviceMemory {
+  bool operator==(DeviceMemory const&) const = default;
+};
+}  // namespace memacct
+#endif
+
+namespace memacct {
+
+/// A caching allocator's own account of a device, as the host program reports it.
+struct AllocatorMemory {
+  std::string uuid;
+  std::uint64_t reserved_bytes{};   // held from the driver
+  std::uint64_t allocated_bytes{};  // of it, in live blocks
+  std::optional<std::uint64_t> peak_reserved_bytes;
+  std::optional<std::uint64_t> peak_allocated_bytes;
+  bool operator==(AllocatorMemory const&) const = default;
+};
+
+struct Snapshot {
+  std::uint64_t taken_ns{};  // CLOCK_MONOTONIC before the first reading
+  std::uint64_t span_ns{};   // until after the last
+  std::int32_t pid{};
+  HostMemory host;
+  std::optional<CgroupMemory> cgroup;
+  std::optional<SystemMemory> system;
+  std::optional<std::vector<DeviceMemory>> devices;  // nullopt: not asked for, or no driver
+  std::optional<std::vector<AllocatorMemory>> torch;
+  bool operator==(Snapshot const&) const = default;
+};
+
+/// What a snapshot is to hold.
+struct SnapshotRequest {
+  HostTier host = HostTier::kBreakdown;
+  bool limits = false;   // cgroup and system as well
+  bool devices = true;
+};
+
+/// Reads, in this order: host, cgroup and system, devices. The caller has already read the
+/// clock (`taken_ns`) and the allocators, whose reader is a function of the host program.
+///
+/// A source that is not on this machine leaves its part empty; without smaps_rollup the host
+/// part is the breakdown, as its tier says. @throws every other error of the sources.
+[[nodiscard]] Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
+                                     std::optional<std::vector<AllocatorMemory>> allocators);
+
+}  // namespace memacct

@@ -1,0 +1,48 @@
+#include "memacct/snapshot.hpp"
+
+#include <utility>
+
+#include "memacct/clock.hpp"
+#include "memacct/error.hpp"
+
+namespace memacct {
+namespace {
+
+HostMemory read_host_or_less(HostTier tier) {
+  if (tier != HostTier::kRollup) return read_host(tier);
+  try {
+    return read_host(tier);
+  } catch (SourceUnavailableError const&) {
+    return read_host(HostTier::kBreakdown);
+  }
+}
+
+/// Leaves `part` unknown where its source is not on this machine: the only error that may
+/// become unknown.
+template <typename T, typename Read>
+void read_if_available(std::optional<T>& part, Read const& read) {
+  try {
+    part = read();
+  } catch (SourceUnavailableError const&) {
+    part.reset();
+  }
+}
+
+}  // namespace
+
+Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
+                       std::optional<std::vector<AllocatorMemory>> allocators) {
+  Snapshot result{.taken_ns = taken_ns,
+                  .host = read_host_or_less(request.host),
+                  .torch = std::move(allocators)};
+  result.pid = result.host.pid;
+  if (request.limits) {
+    read_if_available(result.cgroup, [] { return read_cgroup(); });
+    read_if_available(result.system, read_system);
+  }
+  if (request.devices) result.devices.emplace();
+  result.span_ns = monotonic_ns() - taken_ns;
+  return result;
+}
+
+}  // namespace memacct
