@@ -1,0 +1,115 @@
+// NVML: the processes that hold memory of a device. Everyone computes; nobody draws, and
+// there is no MPS server, so those lists are empty.
+#include <cstring>
+#include <vector>
+
+#include "nvml_abi.hpp"
+
+using namespace memacct::sim;
+using namespace memacct::sim::nvml;
+
+namespace {
+
+enum Mode : unsigned { kCompute = 0, kGraphics = 1, kMps = 2, kAll = 3 };
+constexpr unsigned kDetailRecordBytes = 32;
+
+struct Record {  // the largest form; shorter ones are its beginning
+  unsigned pid;
+  unsigned padding;
+  unsigned long long bytes;
+  unsigned gpu_instance, compute_instance;
+  unsigned long long protected_bytes;
+};
+static_assert(sizeof(Record) == 32);
+
+std::vector<Record> records_of(int index) {
+  constexpr unsigned kNoInstance = 0xffffffffU;
+  std::vector<Record> records;
+  for (ProcessUsage const& usage : processes(index)) {
+    auto const pid = listed_pid(usage);
+    if (pid) records.push_back({*pid, 0, listed_bytes(usage), kNoInstance, kNoInstance, 0});
+  }
+  return records;
+}
+
+// The growth protocol: too little room is told together with the number that is needed.
+Result write_records(std::vector<Record> const& records, unsigned* count, void* out,
+                     unsigned stride) {
+  if (count == nullptr) return kInvalidArgument;
+  unsigned const room = *count;
+  *count = static_cast<unsigned>(records.size());
+  if (records.empty()) return kSuccess;
+  if (out == nullptr || records.size() > room) return kInsufficientSize;
+  auto* at = static_cast<char*>(out);
+  for (Record const& record : records) {
+    std::memcpy(at, &record, stride);
+    at += stride;
+  }
+  return kSuccess;
+}
+
+Result list(int index, Mode mode, int version, unsigned* count, void* out) {
+  add_count(Counter::NvmlProcessQueries);
+  std::vector<Record> const records =
+      mode == kCompute ? records_of(index) : std::vector<Record>{};
+  return write_records(records, count, out, record_bytes(version));
+}
+
+}  // namespace
+
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetComputeRunningProcesses(Device device, unsigned* count,
+                                                               void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kCompute, 1, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetComputeRunningProcesses_v2(Device device, unsigned* count,
+                                                                  void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kCompute, 2, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned* count,
+                                                                  void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kCompute, 3, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetGraphicsRunningProcesses(Device device, unsigned* count,
+                                                                void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kGraphics, 1, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetGraphicsRunningProcesses_v2(Device device, unsigned* count,
+                                                                   void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kGraphics, 2, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetGraphicsRunningProcesses_v3(Device device, unsigned* count,
+                                                                   void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kGraphics, 3, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses(Device device, unsigned* count,
+                                                                  void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kMps, 1, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v2(Device device,
+                                                                     unsigned* count, void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kMps, 2, count, out);
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v3(Device device,
+                                                                     unsigned* count, void* out) {
+  NVML_ENTRY_DEVICE(device);
+  return list(index, kMps, 3, count, out);
+}
+
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetRunningProcessDetailList(Device device,
+                                                                ProcessDetailList* details) {
+  NVML_ENTRY_DEVICE(device);
+  if (details == nullptr || details->mode > kAll) return kInvalidArgument;
+  if (details->version != kDetailListTag) return kArgumentVersionMismatch;
+  add_count(Counter::NvmlProcessQueries);
+  bool const computing = details->mode == kCompute || details->mode == kAll;
+  auto const records = computing ? records_of(index) : std::vector<Record>{};
+  return write_records(records, &details->count, details->records, kDetailRecordBytes);
+}

@@ -1,0 +1,77 @@
+// memacct_simctl: makes a simulated machine, tells its state, takes part in its use.
+//   memacct_simctl create                       from the settings in the environment
+//   memacct_simctl status                       one JSON object
+//   memacct_simctl unattributed DEVICE [-]BYTES changes what nobody holds
+//   memacct_simctl tenant DEVICE                see tenant.hpp
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "../core/account.hpp"
+#include "../core/device.hpp"
+#include "tenant.hpp"
+
+using namespace memacct::sim;
+
+namespace {
+
+using Printed = unsigned long long;
+
+int create() {
+  constexpr int kInUse = 3;
+  return make_machine(machine_config_from_environment()) ? 0 : kInUse;
+}
+
+void print_processes(int physical) {
+  char const* separator = "";
+  for (ProcessUsage const& process : processes(physical)) {
+    std::printf("%s{\"pid\": %d, \"host_pid\": %d, \"process_used_bytes\": %llu, "
+                "\"launches_count\": %llu}",
+                separator, process.pid, process.host_pid, static_cast<Printed>(process.bytes),
+                static_cast<Printed>(process.counts[static_cast<int>(Counter::Launches)]));
+    separator = ", ";
+  }
+}
+
+int status() {
+  std::printf("{\"devices\": [");
+  for (int i = 0; i < physical_count(); ++i) {
+    DeviceUsage const usage = device_usage(i);
+    char uuid[48];
+    device_uuid_text(i, uuid, sizeof uuid);
+    std::printf("%s{\"index\": %d, \"uuid\": \"%s\", \"total_bytes\": %llu, "
+                "\"cuda_total_bytes\": %llu, \"reserved_bytes\": %llu, "
+                "\"unattributed_bytes\": %llu, \"free_bytes\": %llu, \"processes\": [",
+                i == 0 ? "" : ", ", i, uuid, static_cast<Printed>(usage.total_bytes),
+                static_cast<Printed>(machine_config().cuda_total_bytes),
+                static_cast<Printed>(usage.reserved_bytes),
+                static_cast<Printed>(usage.unattributed_bytes),
+                static_cast<Printed>(usage.free_bytes));
+    print_processes(i);
+    std::printf("]}");
+  }
+  std::printf("]}\n");
+  return 0;
+}
+
+int device_argument(char const* text) {
+  int const device = std::atoi(text);
+  if (device < 0 || device >= physical_count())
+    fail("device %s is not within 0 to %d", text, physical_count() - 1);
+  return device;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  char const* const command = argc > 1 ? argv[1] : "";
+  if (std::strcmp(command, "create") == 0) return create();
+  if (std::strcmp(command, "status") == 0) return status();
+  if (std::strcmp(command, "tenant") == 0 && argc == 3) return run_tenant(std::atoi(argv[2]));
+  if (std::strcmp(command, "unattributed") == 0 && argc == 4) {
+    change_unattributed(device_argument(argv[2]), std::strtoll(argv[3], nullptr, 10));
+    return 0;
+  }
+  std::fprintf(stderr, "usage: memacct_simctl create | status | unattributed DEVICE BYTES | tenant DEVICE\n");
+  return 2;
+}

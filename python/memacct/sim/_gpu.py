@@ -1,0 +1,257 @@
+"""The simulated machine as a context manager: its settings, its processes, its state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from memacct._errors import ConfigError
+from memacct._units import parse_bytes
+from memacct.sim._build import build_runtime
+from memacct.sim._faults import Faults, faults_text, missing_symbols
+from memacct.sim._libraries import DRIVER, NVML, REDIRECT, make_link_directory
+from memacct.sim._status import MachineStatus, parse_status
+from memacct.sim._tenant import Tenant, control_path
+
+Size = int | str
+Command = Sequence[str | os.PathLike[str]]
+
+_MACHINE_IN_USE = 3  # exit status of memacct_simctl create
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where shm_open puts it)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Device memory that libraries take, which differs by machine and is 0 unless set.
+
+    Attributes:
+        cublas_bytes: a cuBLAS handle.
+        nccl_bytes: a communicator.
+        module_bytes: a module that the driver API loads.
+        graph_bytes: an instantiated CUDA graph.
+        graph_node_bytes: each node of one.
+    """
+
+    cublas_bytes: Size = 0
+    nccl_bytes: Size = 0
+    module_bytes: Size = 0
+    graph_bytes: Size = 0
+    graph_node_bytes: Size = 0
+
+
+class SimulatedGpu:
+    """GPUs that the processes started on them share.
+
+    Args:
+        total_bytes: memory of each device, as NVML reports it.
+        count: devices, at most 16.
+        context_bytes: what a process's CUDA context takes.
+        reserved_bytes: what the driver keeps of each device.
+        unattributed_bytes: what is held by nobody who is listed.
+        cuda_total_bytes: the total that CUDA reports, if less than NVML's.
+        integrated: the devices share the host's memory; NVML tells no totals then.
+        name: the devices' name.
+        costs: what libraries take.
+        faults: what the driver does wrong, for every program that is started here and says
+            nothing else.
+        machine: name of a machine that other commands can join and that stays; default
+            one of its own, gone at the end of the ``with`` block.
+
+    Raises:
+        ConfigError: the named machine is in use with other settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_bytes: Size = "81559MiB",
+        count: int = 1,
+        context_bytes: Size = "400MiB",
+        reserved_bytes: Size = 0,
+        unattributed_bytes: Size = 0,
+        cuda_total_bytes: Size | None = None,
+        integrated: bool = False,
+        name: str = "NVIDIA H100 80GB HBM3",
+        costs: Costs | None = None,
+        faults: Faults | str | None = None,
+        machine: str | None = None,
+    ) -> None:
+        total = parse_bytes(total_bytes)
+        self._faults = faults
+        self._stays = machine is not None
+        self.machine = machine or f"{os.getpid()}-{secrets.token_hex(4)}"
+        costs = costs or Costs()
+        self._settings = {
+            "MEMACCT_SIM_MACHINE": self.machine,
+            "MEMACCT_SIM_TOTAL_BYTES": str(total),
+            "MEMACCT_SIM_CUDA_TOTAL_BYTES": str(parse_bytes(cuda_total_bytes or total)),
+            "MEMACCT_SIM_DEVICES": str(count),
+            "MEMACCT_SIM_CONTEXT_BYTES": str(parse_bytes(context_bytes)),
+            "MEMACCT_SIM_RESERVED_BYTES": str(parse_bytes(reserved_bytes)),
+            "MEMACCT_SIM_UNATTRIBUTED_BYTES": str(parse_bytes(unattributed_bytes)),
+            "MEMACCT_SIM_INTEGRATED": str(int(integrated)),
+            "MEMACCT_SIM_NAME": name,
+            "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
+            "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
+            "MEMACCT_SIM_MODULE_BYTES": str(parse_bytes(costs.module_bytes)),
+            "MEMACCT_SIM_GRAPH_BYTES": str(parse_bytes(costs.graph_bytes)),
+            "MEMACCT_SIM_GRAPH_NODE_BYTES": str(parse_bytes(costs.graph_node_bytes)),
+        }
+        self._exit = contextlib.ExitStack()
+        self._links: Path | None = None
+
+    def __enter__(self) -> SimulatedGpu:
+        self._links = Path(tempfile.mkdtemp(prefix="memacct-sim-"))
+        self._exit.callback(shutil.rmtree, self._links, ignore_errors=True)
+        made = self._control("create", check=False)
+        if made.returncode != 0:
+            self._exit.close()
+            raise ConfigError(
+                f"machine={self.machine!r} cannot be made: "
+                + (
+                    "it is in use with other settings"
+                    if made.returncode == _MACHINE_IN_USE
+                    else made.stderr.strip()
+                )
+            )
+        if not self._stays:
+            self._exit.callback(self._remove_machine)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.close()
+
+    def environ(
+        self,
+        base: Mapping[str, str] | None = None,
+        *,
+        runtime: bool = False,
+        python: str | os.PathLike[str] | None = None,
+        faults: Faults | str | None = None,
+    ) -> dict[str, str]:
+        """Returns the environment for a program on this machine.
+
+        Args:
+            base: what it is added to; default this process's.
+            runtime: also the CUDA runtime, cuBLAS and NCCL for an unmodified CUDA build of
+                PyTorch; built first if needed, which takes half a minute.
+            python: the Python whose wheels the runtime is for; default this one.
+            faults: instead of the machine's.
+        """
+        text = faults_text(self._faults if faults is None else faults)
+        links = self._link_directory(missing_symbols(text))
+        environ = dict(os.environ if base is None else base)
+        environ.update(self._settings)
+        environ["MEMACCT_SIM_FAULTS"] = text
+        environ["MEMACCT_SIM_CONTAINER"] = secrets.token_hex(8)
+        directories = [links]
+        if runtime:
+            directories.append(build_runtime(python=python or sys.executable))
+            environ["LD_AUDIT"] = str(links / REDIRECT)
+            environ["LD_PRELOAD"] = ":".join(map(str, _preloaded(*directories)))
+            environ["TRITON_LIBCUDA_PATH"] = str(links)
+            environ["MEMACCT_SIM_PATH"] = ":".join(map(str, directories))
+        before = environ.get("LD_LIBRARY_PATH")
+        environ["LD_LIBRARY_PATH"] = ":".join(
+            [*map(str, directories), *([before] if before else [])]
+        )
+        return environ
+
+    def run(
+        self,
+        command: Command,
+        *,
+        runtime: bool = False,
+        python: str | os.PathLike[str] | None = None,
+        faults: Faults | str | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[Any]:
+        """Runs a program on this machine, as subprocess.run does; see `environ`."""
+        environ = self.environ(env, runtime=runtime, python=python, faults=faults)
+        return subprocess.run(command, env=environ, **options)  # noqa: PLW1510 (the caller's)
+
+    def popen(
+        self,
+        command: Command,
+        *,
+        runtime: bool = False,
+        python: str | os.PathLike[str] | None = None,
+        faults: Faults | str | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[Any]:
+        """Starts a program on this machine, as subprocess.Popen does; see `environ`."""
+        environ = self.environ(env, runtime=runtime, python=python, faults=faults)
+        return subprocess.Popen(command, env=environ, **options)
+
+    def status(self) -> MachineStatus:
+        """Returns the true state of every device."""
+        return parse_status(self._control("status").stdout)
+
+    def tenant(
+        self, holds: Size = 0, *, device: int = 0, context_bytes: Size | None = None
+    ) -> Tenant:
+        """Starts a neighbour that holds `holds` bytes besides its context.
+
+        Args:
+            holds: what it allocates at once, in whole pages of 2 MiB.
+            device: the machine's device.
+            context_bytes: its context; default the machine's.
+
+        Raises:
+            TenantError: out of memory, or no such device.
+        """
+        environ = {**os.environ, **self._settings}
+        environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if context_bytes is not None:
+            environ["MEMACCT_SIM_CONTEXT_BYTES"] = str(parse_bytes(context_bytes))
+        tenant = Tenant(environ, device)
+        self._exit.callback(tenant.close)
+        if parse_bytes(holds):
+            tenant.allocate(holds)
+        return tenant
+
+    def change_unattributed(self, delta_bytes: int, *, device: int = 0) -> None:
+        """Adds bytes that nobody who is listed holds, or takes them away again."""
+        self._control("unattributed", str(device), str(delta_bytes))
+
+    def _control(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, **self._settings}
+        return subprocess.run(
+            [control_path(), *arguments], env=environ, check=check, text=True, capture_output=True
+        )
+
+    def _link_directory(self, missing: tuple[str, ...]) -> Path:
+        if self._links is None:
+            raise RuntimeError("SimulatedGpu is a context manager: use it in a with statement")
+        where = self._links / ("lib-" + str(abs(hash(missing))) if missing else "lib")
+        if not where.exists():
+            make_link_directory(where, missing)
+        return where
+
+    def _remove_machine(self) -> None:
+        (_SHARED_MEMORY / f"memacct_sim.{self.machine}").unlink(missing_ok=True)
+
+
+def _preloaded(links: Path, runtime: Path) -> list[Path]:
+    """The libraries that the dynamic linker shall bind by their SONAME, in its order."""
+    found = [links / DRIVER, links / NVML]
+    for pattern in ("libcudart.so.*", "libcublasLt.so.*", "libcublas.so.*", "libnccl.so.2"):
+        found += sorted(runtime.glob(pattern))
+    return found
