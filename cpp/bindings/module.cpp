@@ -6,6 +6,7 @@ namespace bindings = memacct::bindings;
 
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "memacct's native core: readings of the kernel's and the driver's memory accounts.";
+  m.attr("__version__") = MEMACCT_VERSION;
   m.def("monotonic_ns", &memacct::monotonic_ns);
   bindings::bind_errors(m);
   bindings::bind_host(m);

@@ -1,7 +1,11 @@
 """The native core. Quantities are bytes or nanoseconds; None is "unknown", never 0."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
+
+from memacct._types import SnapshotDelta
+
+__version__: str
 
 HostTier = Literal["counters", "breakdown", "rollup"]
 AttributionSource = Literal["pid", "nspid", "fingerprint", "broker", "allocator_bound", "none"]
@@ -45,6 +49,10 @@ class HostMemory:
     private_dirty_bytes: int | None
     anonymous_bytes: int | None
     swap_pss_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> HostMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class CgroupMemory:
@@ -58,6 +66,10 @@ class CgroupMemory:
     usage_bytes: int | None
     inactive_file_bytes: int | None
     active_file_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> CgroupMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class SystemMemory:
@@ -66,13 +78,71 @@ class SystemMemory:
     total_bytes: int
     free_bytes: int
     available_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> SystemMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 def read_host(tier: HostTier = "breakdown") -> HostMemory: ...
-def read_cgroup() -> CgroupMemory | None: ...
+def read_cgroup(root: str = "") -> CgroupMemory | None: ...
 def read_system() -> SystemMemory: ...
-def parse_statm(text: bytes, page_bytes: int) -> HostMemory: ...
-def parse_status(text: bytes) -> HostMemory: ...
-def parse_smaps_rollup(text: bytes) -> HostMemory: ...
+
+# The parsers behind them, for tests. Each raises SourceFormatError and nothing else.
+
+@final
+class Statm:
+    vms_bytes: int
+    rss_bytes: int
+    shared_bytes: int
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Statm: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Status:
+    vms_bytes: int
+    rss_bytes: int
+    rss_anon_bytes: int | None
+    rss_file_bytes: int | None
+    rss_shmem_bytes: int | None
+    swap_bytes: int | None
+    hugetlb_bytes: int | None
+    locked_bytes: int | None
+    pinned_bytes: int | None
+    peak_rss_bytes: int | None
+    peak_vms_bytes: int | None
+    page_tables_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Status: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class SmapsRollup:
+    rss_bytes: int
+    pss_bytes: int
+    shared_clean_bytes: int
+    shared_dirty_bytes: int
+    private_clean_bytes: int
+    private_dirty_bytes: int
+    pss_anon_bytes: int | None
+    pss_file_bytes: int | None
+    pss_shmem_bytes: int | None
+    anonymous_bytes: int | None
+    swap_pss_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> SmapsRollup: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+def parse_statm(text: bytes, page_bytes: int) -> Statm: ...
+def parse_status(text: bytes) -> Status: ...
+def parse_smaps_rollup(text: bytes) -> SmapsRollup: ...
+def parse_meminfo(text: bytes) -> SystemMemory: ...
+def parse_cgroup_number(text: bytes, source: str) -> int | None: ...
+def host_from_status(status: Status) -> HostMemory: ...
+def host_from_rollup(status: Status, rollup: SmapsRollup) -> HostMemory: ...
 
 # ---------------------------------------------------------------- device
 
@@ -84,6 +154,10 @@ class ProcessUsage:
     process_used_bytes: int | None
     owner: Literal["own", "tree", "foreign"]
     kinds: tuple[str, ...]  # of "compute", "graphics", "mps"
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> ProcessUsage: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class Attribution:
@@ -93,6 +167,10 @@ class Attribution:
     own_pid: int | None  # the driver's number for this process, once known
     own_bounds_bytes: tuple[int | None, int | None]  # (low, high), both inclusive
     reason: str  # why no better rung applied; "" when the first did
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Attribution: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class DeviceMemory:
@@ -123,6 +201,10 @@ class DeviceMemory:
     consistent: bool  # both collects agreed: all values held at one instant
     attempts_count: int
     own_read_bounds_bytes: tuple[int, int] | None  # smallest and largest own seen, when torn
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> DeviceMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class DeviceInfo:
@@ -132,6 +214,10 @@ class DeviceInfo:
     index: int
     name: str
     pci_bus_id: str
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> DeviceInfo: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 DeviceKey = int | str
 
@@ -173,6 +259,10 @@ class AllocatorMemory:
         peak_reserved_bytes: int | None = None,
         peak_allocated_bytes: int | None = None,
     ) -> None: ...
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> AllocatorMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 @final
 class Snapshot:
@@ -186,6 +276,11 @@ class Snapshot:
     system: SystemMemory | None
     devices: tuple[DeviceMemory, ...] | None
     torch: tuple[AllocatorMemory, ...] | None
+    def __sub__(self, before: Snapshot, /) -> SnapshotDelta: ...
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Snapshot: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 def snapshot(
     host: HostTier = "breakdown",
