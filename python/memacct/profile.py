@@ -21,22 +21,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from memacct import _core
 from memacct._errors import DriverError, SourceUnavailableError
-from memacct.accounting import (
-    SHORTFALL_POLICIES,
-    BudgetTerms,
-    Consumption,
-    EngineBudget,
-    ForeignChange,
-    Reading,
-    consumed,
-    decide_budget,
-    foreign_changes,
-)
+from memacct.accounting.budget import BudgetTerms, EngineBudget, decide_budget
+from memacct.accounting.consumption import Consumption, Reading, consumed
+from memacct.accounting.foreign import ForeignChange, foreign_changes
+from memacct.accounting.policy import SHORTFALL_POLICIES
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from memacct.accounting import ShortfallPolicy
+    from memacct.accounting.policy import ShortfallPolicy
 
 
 class Allocator(Protocol):

@@ -8,7 +8,7 @@ free now, by one of three policies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
@@ -16,8 +16,7 @@ from memacct._units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ShortfallPolicy = Literal["clamp", "wait", "error"]
-SHORTFALL_POLICIES: tuple[str, ...] = get_args(ShortfallPolicy)
+    from memacct.accounting.policy import ShortfallPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from memacct._units import GIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memacct.accounting import EquationRow
+    from memacct.accounting.equation import EquationRow
 
 
 def gib(value: int | None) -> str:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from memacct._errors import ConfigError
 from memacct._units import MIB, parse_bytes
-from memacct.accounting.budget import SHORTFALL_POLICIES
+from memacct.accounting.policy import SHORTFALL_POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memacct.accounting.budget import ShortfallPolicy
+    from memacct.accounting.policy import ShortfallPolicy
 
 PROFILERS = ("native", "stock")
 ENABLE_VARIABLE = "MEMACCT_VLLM"

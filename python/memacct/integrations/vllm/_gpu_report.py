@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from memacct._units import format_bytes
-from memacct.accounting import (
-    EngineTerms,
-    ForeignChange,
-    engine_equation,
-    foreign_changes,
-)
+from memacct.accounting.equation import EngineTerms, engine_equation
+from memacct.accounting.foreign import ForeignChange, foreign_changes
 from memacct.report.text import render_equation
 
 if TYPE_CHECKING:
-    from memacct.accounting import Consumption, EngineBudget, EquationRow, Reading
+    from memacct.accounting.budget import EngineBudget
+    from memacct.accounting.consumption import Consumption, Reading
+    from memacct.accounting.equation import EquationRow
     from memacct.integrations.vllm._gpu_session import GPUSession
 
 

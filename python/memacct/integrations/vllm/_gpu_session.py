@@ -17,7 +17,8 @@ import torch
 from memacct import _core
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
-from memacct.accounting import BudgetTerms, Reading, consumed, decide_budget
+from memacct.accounting.budget import BudgetTerms, decide_budget
+from memacct.accounting.consumption import Reading, consumed
 from memacct.integrations.vllm import _gpu_hooks
 from memacct.integrations.vllm._gpu_report import GPUReport
 from memacct.integrations.vllm._own_time import own_time
@@ -26,7 +27,8 @@ from memacct.integrations.vllm._report_file import write_report
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memacct.accounting import Consumption, EngineBudget
+    from memacct.accounting.budget import EngineBudget
+    from memacct.accounting.consumption import Consumption
     from memacct.integrations.vllm._config import PluginConfig
 
 logger = logging.getLogger("vllm.memacct")

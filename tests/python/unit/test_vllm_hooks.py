@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memacct.integrations.vllm._hooks import after_import, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
+
+
+class Engine:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def start(self, name: str, *, loud: bool = False) -> str:
+        """Starts."""
+        self.calls.append(name)
+        return name.upper() if loud else name
+
+
+def exclaim(original: Callable[..., str], *args: Any, **kwargs: Any) -> str:
+    return original(*args, **kwargs) + "!"
+
+
+def test_a_class_is_wrapped_for_all_its_instances_once() -> None:
+    kind = type("Kind", (Engine,), {})
+    assert wrap(kind, "start", exclaim)
+    assert wrap(kind, "start", exclaim)
+    assert kind().start("a", loud=True) == "A!"
+    assert kind.start.__doc__ == "Starts."
+    assert Engine().start("a") == "a"
+
+
+def test_an_instance_is_wrapped_alone() -> None:
+    one, other = Engine(), Engine()
+    assert wrap(one, "start", exclaim)
+    assert (one.start("a"), other.start("a")) == ("a!", "a")
+    assert one.calls == ["a"]
+
+
+def test_a_missing_name_is_told_and_nothing_is_set() -> None:
+    engine = Engine()
+    assert not wrap(engine, "halt", exclaim)
+    assert not hasattr(engine, "halt")
+
+
+def test_an_error_of_the_original_passes_through() -> None:
+    def fail() -> None:
+        raise RuntimeError("the engine's own")
+
+    class Failing:
+        run = staticmethod(fail)
+
+    instance = Failing()
+    wrap(instance, "run", lambda original: original())
+    with pytest.raises(RuntimeError, match="the engine's own"):
+        instance.run()
+
+
+@pytest.fixture
+def late_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"late_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_an_action_waits_for_the_import(late_module: str) -> None:
+    seen: list[int] = []
+
+    def note(module: ModuleType) -> None:
+        seen.append(module.value)
+
+    finders = list(sys.meta_path)
+    after_import(late_module, note)
+    after_import(late_module, note)
+    assert seen == []
+    importlib.import_module(late_module)
+    assert seen == [1]
+    assert sys.meta_path == finders
+    assert sys.modules[late_module].__spec__ is not None
+
+
+def test_a_module_that_is_there_is_acted_on_at_once() -> None:
+    seen: list[ModuleType] = []
+    after_import("json", seen.append)
+    assert seen == [sys.modules["json"]]
+
+
+def test_a_failing_import_fails_as_it_would_have(late_module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{late_module}.py").write_text("raise OSError('its own')\n")
+    seen: list[ModuleType] = []
+    after_import(late_module, seen.append)
+    with pytest.raises(OSError, match="its own"):
+        importlib.import_module(late_module)
+    assert seen == []
