@@ -40,7 +40,7 @@ def parse_bytes(value: int | str) -> int:
     factor = _FACTORS[match["unit"].lower()]
     # In integers: floats lose bytes beyond 2**53.
     scaled = int(whole + fraction) * factor
-    size, rest = divmod(scaled, 10 ** len(fraction))
+    size, rest = divmod(scaled, int("1" + "0" * len(fraction)))
     if rest:
         raise ValueError(f"{value!r} is not a whole number of bytes")
     return size

@@ -13,6 +13,7 @@ have been had they stood still, capped by what is really free at the end.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import time
@@ -124,10 +125,9 @@ class ProfilePass:
 
     def __enter__(self) -> ProfilePass:
         if self._identify:
-            try:
+            # What could not be found, and why, is in the reading below.
+            with contextlib.suppress(DriverError, SourceUnavailableError):
                 _core.identify(self._device)
-            except (DriverError, SourceUnavailableError):
-                pass  # the reading below says what could not be found, and why
         self._add("baseline", self._read())
         if self._allocator is not None:
             self._allocator.reset_peak()

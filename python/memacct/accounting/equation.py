@@ -1,6 +1,6 @@
 """The device equation as rows: every byte of a device, each with its source.
 
-    total = free + reserved + own + tree + foreign + unattributed
+total = free + reserved + own + tree + foreign + unattributed
 """
 
 from __future__ import annotations

@@ -49,15 +49,15 @@ class TorchAllocator:
 
     def reserved_bytes(self) -> int:
         """What the allocator holds of the driver."""
-        return torch.cuda.memory_reserved(self._ordinal)
+        return int(torch.cuda.memory_reserved(self._ordinal))
 
     def allocated_bytes(self) -> int:
         """What live tensors hold of the allocator."""
-        return torch.cuda.memory_allocated(self._ordinal)
+        return int(torch.cuda.memory_allocated(self._ordinal))
 
     def peak_allocated_bytes(self) -> int:
         """The most that live tensors held since the last reset."""
-        return torch.cuda.max_memory_allocated(self._ordinal)
+        return int(torch.cuda.max_memory_allocated(self._ordinal))
 
     def reset_peak(self) -> None:
         """Starts a new window for the peak."""

@@ -37,7 +37,13 @@ def test_what_is_no_size_is_named(text: object) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (KIB, "1.00 KiB"), (3 * GIB // 2, "1.50 GiB"), (-MIB, "-1.00 MiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (KIB, "1.00 KiB"),
+        (3 * GIB // 2, "1.50 GiB"),
+        (-MIB, "-1.00 MiB"),
+    ],
 )
 def test_sizes_are_written(size: int, text: str) -> None:
     assert format_bytes(size) == text

@@ -33,9 +33,7 @@ def start(
     session = getattr(worker, _ATTRIBUTE, None)
     if session is not None:
         return contextlib.nullcontext() if session.is_initialising else _during_init_device(session)
-    config = read_config(
-        worker.vllm_config.additional_config, default_profiler=default_profiler
-    )
+    config = read_config(worker.vllm_config.additional_config, default_profiler=default_profiler)
     if not config.is_native:
         return contextlib.nullcontext()
     try:

@@ -72,8 +72,7 @@ def read_config(
         given = {}
     if not isinstance(given, dict):
         raise ConfigError(
-            f"additional_config['memacct'] is {given!r}, but must be a dict of "
-            f"{', '.join(_KEYS)}"
+            f"additional_config['memacct'] is {given!r}, but must be a dict of {', '.join(_KEYS)}"
         )
     for key in given:
         if key not in _KEYS:

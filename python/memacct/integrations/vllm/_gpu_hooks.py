@@ -117,8 +117,8 @@ def _neutral(session: GPUSession, original: Callable[..., Any]) -> Callable[...,
 
 def _ordinal(device: Any) -> int:
     if device is None:
-        return torch.cuda.current_device()
+        return int(torch.cuda.current_device())
     if isinstance(device, int):
         return device
-    index = torch.device(device).index
-    return torch.cuda.current_device() if index is None else index
+    index: int | None = torch.device(device).index
+    return int(torch.cuda.current_device()) if index is None else index

@@ -122,5 +122,10 @@ def _stock_bytes(
 def _moved(change: ForeignChange) -> str:
     delta = change.delta_bytes
     amount = "by an unknown amount" if delta is None else format_bytes(abs(delta))
-    verbs = {"grew": "took", "appeared": "came with", "shrank": "gave back", "left": "left, freeing"}
+    verbs = {
+        "grew": "took",
+        "appeared": "came with",
+        "shrank": "gave back",
+        "left": "left, freeing",
+    }
     return f"since the start, pid {change.pid} {verbs.get(change.event, 'changed')} {amount}"

@@ -72,7 +72,7 @@ class GPUSession:
     def device_ordinal(self) -> int:
         """The worker's device as CUDA numbers it in this process."""
         index: int | None = self.worker.device.index
-        return torch.cuda.current_device() if index is None else index
+        return int(torch.cuda.current_device()) if index is None else index
 
     @property
     def is_correcting(self) -> bool:
@@ -85,19 +85,18 @@ class GPUSession:
         if self._trusts_allocator:
             reserved = torch.cuda.memory_reserved(self.device_ordinal)
         device = None
+        # A driver's fault must not end the engine.
         try:
             device = _core.read_device(self.device_ordinal, allocator_reserved_bytes=reserved)
-        except Exception as error:  # noqa: BLE001 (a driver's fault must not end the engine)
+        except Exception as error:
             if self.config.strict:
                 raise
             self._say_once(f"the driver's account could not be read: {error}")
-        return Reading(
-            free_bytes=free_bytes, device=device, allocator_reserved_bytes=reserved
-        )
+        return Reading(free_bytes=free_bytes, device=device, allocator_reserved_bytes=reserved)
 
     def raw_free(self) -> int:
         """Returns what is really free on the device now, as CUDA says (bytes)."""
-        return torch.cuda.mem_get_info(self.device_ordinal)[0]
+        return int(torch.cuda.mem_get_info(self.device_ordinal)[0])
 
     def correct(self, snapshot: Any) -> None:
         """Makes a ``MemorySnapshot`` that has just measured foreign-neutral, in place."""
