@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from memacct._units import parse_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 PidWorld = Literal["own", "host", "hidden"]
 PidKey = int | Literal["self", "all"]

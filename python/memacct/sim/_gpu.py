@@ -12,8 +12,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 from memacct._errors import ConfigError
 from memacct._units import parse_bytes
@@ -89,6 +93,7 @@ class SimulatedGpu:
         total = parse_bytes(total_bytes)
         self._faults = faults
         self._stays = machine is not None
+        self._joins = False
         self.machine = machine or f"{os.getpid()}-{secrets.token_hex(4)}"
         costs = costs or Costs()
         self._settings = {
@@ -110,9 +115,24 @@ class SimulatedGpu:
         self._exit = contextlib.ExitStack()
         self._links: Path | None = None
 
-    def __enter__(self) -> SimulatedGpu:
+    @classmethod
+    def join(cls, machine: str) -> SimulatedGpu:
+        """Returns the named machine as it stands, made with its settings by somebody else."""
+        gpu = cls(machine=machine)
+        gpu._settings = {"MEMACCT_SIM_MACHINE": machine}
+        gpu._joins = True
+        return gpu
+
+    @staticmethod
+    def exists(machine: str) -> bool:
+        """Returns whether there is a machine of that name."""
+        return _shared_memory(machine).exists()
+
+    def __enter__(self) -> Self:
         self._links = Path(tempfile.mkdtemp(prefix="memacct-sim-"))
         self._exit.callback(shutil.rmtree, self._links, ignore_errors=True)
+        if self._joins:
+            return self
         made = self._control("create", check=False)
         if made.returncode != 0:
             self._exit.close()
@@ -246,7 +266,11 @@ class SimulatedGpu:
         return where
 
     def _remove_machine(self) -> None:
-        (_SHARED_MEMORY / f"memacct_sim.{self.machine}").unlink(missing_ok=True)
+        _shared_memory(self.machine).unlink(missing_ok=True)
+
+
+def _shared_memory(machine: str) -> Path:
+    return _SHARED_MEMORY / f"memacct_sim.{machine}"
 
 
 def _preloaded(links: Path, runtime: Path) -> list[Path]:

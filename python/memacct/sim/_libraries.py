@@ -31,7 +31,7 @@ def package_directory() -> Path:
     Raises:
         SourceUnavailableError: memacct was built without them.
     """
-    import memacct.sim  # noqa: PLC0415
+    import memacct.sim
 
     # An editable install has two directories: the sources' and the built parts'.
     for place in memacct.sim.__path__:

@@ -8,11 +8,15 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 from memacct._errors import MemacctError
 from memacct._units import parse_bytes
@@ -178,7 +182,7 @@ class Tenant:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def __enter__(self) -> Tenant:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

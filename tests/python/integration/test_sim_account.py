@@ -7,12 +7,15 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from memacct._units import GIB, MIB
 from memacct.sim import DeviceStatus, SimulatedGpu, Tenant, TenantError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE_BYTES = 2 * MIB
 CONTEXT_BYTES = 400 * MIB

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memacct._units import GIB, MIB
 from memacct.sim import CallFault, Faults, SimulatedGpu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PRELUDE = """
 import ctypes, json, os, sys

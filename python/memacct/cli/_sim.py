@@ -1,0 +1,182 @@
+"""``memacct sim``: the simulated GPU from a shell."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path  # noqa: TC003 (typer reads annotations)
+from typing import Annotated, Any
+
+import typer
+
+from memacct._errors import ConfigError
+from memacct._units import format_bytes
+from memacct.sim import DeviceStatus, SimulatedGpu, Tenant, build_runtime
+from memacct.sim._programs import python_of
+
+app = typer.Typer(help="A simulated GPU that real processes share.", no_args_is_help=True)
+
+Machine = Annotated[
+    str, typer.Option(help="Name of the machine; commands of the same name share its GPUs.")
+]
+SizeOption = Annotated[str | None, typer.Option()]
+
+
+@app.command()
+def build(
+    site: Annotated[
+        Path | None, typer.Option(help="site-packages that holds the CUDA wheels.")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="Or the Python of that environment; default this one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the libraries go; default the user's cache.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if they are there.")] = False,
+) -> None:
+    """Build the CUDA runtime, cuBLAS and NCCL for an unmodified CUDA build of PyTorch."""
+    where = build_runtime(python=python, site=site, out=out, force=force, progress=_say)
+    print(where)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(  # noqa: PLR0917 (the command line's options)
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
+    total: Annotated[
+        str | None, typer.Option(help="Memory of each GPU, such as 32GiB; default an H100's.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="GPUs; default 1.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="What a process's context takes; default 400MiB.")
+    ] = None,
+    reserved: Annotated[str | None, typer.Option(help="What the driver keeps.")] = None,
+    faults: Annotated[
+        str, typer.Option(help="What the driver does wrong; see memacct.sim.Faults.")
+    ] = "",
+    python: Annotated[
+        str | None,
+        typer.Option(help="Python whose CUDA wheels are used; default the program's own."),
+    ] = None,
+    runtime: Annotated[
+        bool, typer.Option(help="With the CUDA runtime; without it NVML and the driver only.")
+    ] = True,
+    machine: Machine = "default",
+) -> None:
+    """Run a program on the simulated GPU and exit as it does."""
+    given = {
+        "total_bytes": total,
+        "count": count,
+        "context_bytes": context,
+        "reserved_bytes": reserved,
+    }
+    settings = {key: value for key, value in given.items() if value is not None}
+    exe = python or python_of(command[0])
+    if runtime:
+        build_runtime(python=exe, progress=_say_building)
+    with _machine(machine, settings) as gpu:
+        process = gpu.popen(command, runtime=runtime, python=exe, faults=faults)
+        # Ctrl-C reaches the program too: it decides how it ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = process.wait()
+    raise typer.Exit(code if code >= 0 else 128 - code)
+
+
+@app.command()
+def hold(  # noqa: PLR0917 (the command line's options)
+    size: Annotated[str, typer.Argument(help="What it holds, such as 7GiB.")],
+    device: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
+    when: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Condition KEY=VALUE, such as other_process_bytes=600MiB; all must hold."
+        ),
+    ] = None,
+    then: Annotated[
+        str | None, typer.Option(help="What it does then: free, free:SIZE or allocate:SIZE.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", help="Ends after that long; default never.")
+    ] = None,
+    machine: Machine = "default",
+) -> None:
+    """Be a neighbour that holds GPU memory."""
+    if bool(when) != bool(then):
+        raise ConfigError("--when and --then go together")
+    with _machine(machine, {}) as gpu, gpu.tenant(size, device=device) as tenant:
+        print(
+            f"pid {tenant.pid} holds {format_bytes(tenant.held_bytes)} besides its context",
+            flush=True,
+        )
+        if when and then:
+            _act(tenant, tenant.when(then=then, **_conditions(when)), seconds)
+        elif seconds is not None:
+            time.sleep(seconds)
+        else:
+            signal.pause()
+
+
+@app.command()
+def status(machine: Machine = "default") -> None:
+    """Show who holds what."""
+    with _machine(machine, {}) as gpu:
+        for device in gpu.status().devices:
+            _print_device(device)
+
+
+def _machine(name: str, settings: dict[str, Any]) -> SimulatedGpu:
+    """The named machine as it is, unless settings for it are given."""
+    if not settings and SimulatedGpu.exists(name):
+        return SimulatedGpu.join(name)
+    return SimulatedGpu(machine=name, **settings)
+
+
+def _conditions(pairs: list[str]) -> dict[str, Any]:
+    conditions: dict[str, Any] = {}
+    numbers = {
+        "pid",
+        "launches",
+        "cuda_memory_queries",
+        "nvml_memory_queries",
+        "nvml_process_queries",
+        "graph_captures",
+        "graph_instantiations",
+    }
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key not in numbers | {"other_process_bytes", "file_exists"} or not value:
+            allowed = ", ".join(sorted(numbers | {"other_process_bytes", "file_exists"}))
+            raise ConfigError(f"--when {pair!r} is not KEY=VALUE with one of {allowed}")
+        conditions[key] = int(value) if key in numbers else value
+    return conditions
+
+
+def _act(tenant: Tenant, condition: int, seconds: float | None) -> None:
+    action = tenant.wait_action(condition, timeout_s=seconds or float("inf"))
+    outcome = action.error or f"now holds {format_bytes(action.held_bytes)}"
+    print(f"{action.action} {format_bytes(action.bytes)}: {outcome}", flush=True)
+    if seconds is None:
+        signal.pause()
+
+
+def _print_device(device: DeviceStatus) -> None:
+    print(
+        f"GPU {device.index}  {format_bytes(device.free_bytes)} free of "
+        f"{format_bytes(device.total_bytes)}, {format_bytes(device.reserved_bytes)} reserved, "
+        f"{format_bytes(device.unattributed_bytes)} unattributed  {device.uuid}"
+    )
+    for process in device.processes:
+        print(
+            f"  pid {process.pid:<8} {format_bytes(process.process_used_bytes):>12}"
+            f"  {process.launches_count} launches"
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_building(text: str) -> None:
+    if not text.startswith("already"):
+        _say(text)
