@@ -152,7 +152,8 @@ class ProcessUsage:
 
     pid: int  # as the driver numbers it, which may be another namespace's number
     process_used_bytes: int | None
-    owner: Literal["own", "tree", "foreign"]
+    # "unknown": it cannot be told which records are ours, or our tree's, so this may be one
+    owner: Literal["own", "tree", "foreign", "unknown"]
     kinds: tuple[str, ...]  # of "compute", "graphics", "mps"
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
@@ -180,7 +181,7 @@ class DeviceMemory:
     """
 
     uuid: str
-    index: int  # NVML's
+    index: int | None  # NVML's
     cuda_ordinal: int | None  # this process's, when its driver is initialised
     name: str
     source: Literal["nvml_v2", "nvml_v1", "cuda"]  # of total, free and device_used
@@ -211,9 +212,9 @@ class DeviceInfo:
     """A device as NVML lists it."""
 
     uuid: str
-    index: int
+    index: int | None
     name: str
-    pci_bus_id: str
+    pci_bus_id: str | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceInfo: ...

@@ -1,0 +1,130 @@
+// Consistent readings of the devices: what all hold, what this process holds, who the others
+// are. Safe from several threads and across fork(). No call makes a context, initialises the
+// CUDA driver or, but for identify(), allocates device memory.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "memacct/identity.hpp"
+
+namespace memacct {
+
+enum class MemorySource { kNvmlV2, kNvmlV1, kCuda };
+
+/// One process in the driver's list of a device.
+struct ProcessUsage {
+  std::uint32_t pid = 0;  // as the driver numbers it
+  std::optional<std::uint64_t> process_used_bytes;
+  Owner owner = Owner::kUnknown;
+  std::vector<std::string> kinds;  // of "compute", "graphics", "mps"
+  bool operator==(ProcessUsage const&) const = default;
+};
+
+/// One reading. Where every term is known, to the byte:
+///   total = free + reserved + own + tree + foreign + unattributed
+/// When `consistent`, all values held at one instant: see "What one snapshot guarantees" in
+/// DESIGN.md.
+struct DeviceMemory {
+  std::string uuid;
+  std::optional<int> index;         // NVML's
+  std::optional<int> cuda_ordinal;  // this process's, when its driver is initialised
+  std::string name;
+  MemorySource source = MemorySource::kNvmlV2;
+  std::uint64_t taken_ns = 0;  // CLOCK_MONOTONIC at the first reading
+  std::uint64_t span_ns = 0;
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  std::optional<std::uint64_t> device_used_bytes;  // without the driver's reserve
+  std::optional<std::uint64_t> reserved_bytes;
+  std::optional<std::uint64_t> own_bytes;
+  std::optional<std::uint64_t> tree_bytes;
+  std::optional<std::uint64_t> foreign_bytes;
+  std::optional<std::int64_t> unattributed_bytes;
+  std::optional<std::uint64_t> cuda_free_bytes;
+  std::optional<std::uint64_t> cuda_total_bytes;
+  std::vector<ProcessUsage> processes;
+  Attribution attribution;
+  bool consistent = false;
+  int attempts_count = 0;
+  std::optional<std::pair<std::uint64_t, std::uint64_t>> own_read_bounds_bytes;
+  bool operator==(DeviceMemory const&) const = default;
+};
+
+struct DeviceInfo {
+  std::string uuid;
+  std::optional<int> index;
+  std::string name;
+  std::optional<std::string> pci_bus_id;
+  bool operator==(DeviceInfo const&) const = default;
+};
+
+/// A CUDA ordinal (NVML's order filtered by CUDA_VISIBLE_DEVICES while this process has not
+/// initialised its driver), or a UUID or an unambiguous beginning of one.
+using DeviceKey = std::variant<std::int64_t, std::string>;
+enum class DeviceSet {
+  kAuto,  // the devices on which this process holds a context
+  kAll,   // all that NVML lists
+};
+using DeviceSelection = std::variant<DeviceSet, std::vector<DeviceKey>>;
+
+struct DeviceOptions {
+  std::map<std::string, std::uint64_t> allocator_reserved_bytes;  // by UUID
+  bool with_cuda = false;  // cuMemGetInfo beside NVML, where a context is live
+};
+
+/// @throws SourceUnavailableError if there is no NVML here.
+[[nodiscard]] std::vector<DeviceInfo> list_devices();
+
+/// With kAuto, a process without the CUDA driver gets an empty list at the cost of
+/// driver_loaded_in_process(). A device of a set that cannot be read is left out, with its
+/// reason in driver_diagnosis(), unless none can be: then its error is thrown.
+/// @throws std::invalid_argument for a key that names no device; SourceUnavailableError if
+///   there is no NVML, or no memory information; DriverError if a call failed.
+[[nodiscard]] std::vector<DeviceMemory> read_devices(DeviceSelection const& which,
+                                                     DeviceOptions const& options = {});
+[[nodiscard]] DeviceMemory read_device(DeviceKey const& key,
+                                       std::optional<std::uint64_t> allocator_reserved_bytes = {},
+                                       bool with_cuda = false);
+
+/// The ladder with its active rung: see Note [Fingerprint]. What it finds is remembered for
+/// this process and serves all devices. It allocates nothing where the passive rungs are
+/// certain (our pid, in the machine's own pid namespace), without a live context, or with
+/// less than 256 MiB free.
+[[nodiscard]] Attribution identify(DeviceKey const& key);
+void forget_identity();
+
+/// Counts process `pid` (procfs's number) and its descendants as this process's tree.
+/// @throws std::invalid_argument if there is no such process.
+void add_tree_root(std::uint32_t pid);
+
+enum class DriverPresence { kAbsent, kUninitialised, kInitialised };
+[[nodiscard]] DriverPresence driver_state();
+
+/// What was found on this machine, for people.
+struct DriverDiagnosis {
+  std::string nvml_library;
+  bool nvml_available = false;
+  std::string nvml_reason;
+  std::optional<int> nvml_init_code;
+  std::optional<std::string> nvml_driver_version;
+  std::map<std::string, std::string> nvml_symbols;  // our name -> symbol; "" if absent
+  std::map<std::string, std::size_t> record_bytes;  // list symbol -> record size found
+  std::string cuda_library;
+  DriverPresence cuda_state = DriverPresence::kAbsent;
+  std::map<std::string, std::string> cuda_symbols;
+  SelfNames names;
+  std::optional<std::uint32_t> identified_pid;
+  std::vector<std::string> notes;  // what was left out or failed, and why
+};
+[[nodiscard]] DriverDiagnosis driver_diagnosis();
+
+/// Shuts NVML down and closes its device files (they block unbinding the driver). The next
+/// reading opens them again. What identify() found is kept.
+void close_devices();
+
+}  // namespace memacct

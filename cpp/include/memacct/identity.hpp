@@ -1,0 +1,78 @@
+// Which record of the driver's list is this process, and who the others are.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "memacct/process_list.hpp"
+#include "memacct/process_tree.hpp"
+
+namespace memacct {
+
+enum class AttributionSource { kPid, kNspid, kFingerprint, kBroker, kAllocatorBound, kNone };
+enum class Owner { kOwn, kTree, kForeign, kUnknown };
+
+/// (low, high), both inclusive; an open end is unknown.
+using ByteBounds = std::pair<std::optional<std::uint64_t>, std::optional<std::uint64_t>>;
+
+/// How this process's record was found, and how sure its number is.
+struct Attribution {
+  AttributionSource source = AttributionSource::kNone;
+  std::optional<std::uint32_t> own_pid;  // the driver's number for this process, once known
+  ByteBounds own_bounds_bytes;
+  std::string reason;  // why no better rung applied; "" when the first did
+  bool operator==(Attribution const&) const = default;
+};
+
+/// What is known about this process apart from the list.
+struct SelfFacts {
+  SelfNames names;
+  /// Found by an allocation of ours (fingerprint): sure whatever the numbers mean.
+  std::optional<std::uint32_t> remembered_pid;
+  /// The CUDA driver is not in this process, or not initialised: it holds no CUDA memory.
+  bool driver_unused = false;
+  /// Whether this process has a context on the device, as far as the driver tells.
+  std::optional<bool> context_live;
+  std::optional<std::uint64_t> allocator_reserved_bytes;
+};
+
+/// The answer of the passive rungs for one list.
+struct OwnRecord {
+  AttributionSource source = AttributionSource::kNone;
+  std::optional<std::uint32_t> pid;
+  std::optional<std::uint64_t> own_bytes;
+  /// It is known which record is ours, or that none of the listed is.
+  bool located = false;
+  std::string reason;
+};
+
+/// The ladder: remembered fingerprint, pid, nspid. Pure.
+///
+/// Absent, 0 bytes and "not available" are three kinds of unknown: only a number above 0 is
+/// a measurement. The one exception is a process that has not initialised the driver, which
+/// holds 0. Outside the machine's own pid namespace our pid in the list may be a stranger's
+/// number, so a record that is smaller than what our allocator holds is rejected.
+[[nodiscard]] OwnRecord find_own(nvml::ProcessList const& list, SelfFacts const& facts);
+
+/// Fills source and bounds for a record whose bytes are known (bounds: that number) or not
+/// (allocator_bound: at least the allocator's reserve, at most `high_bytes`).
+[[nodiscard]] Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
+                                    std::optional<std::uint64_t> high_bytes);
+
+struct Shares {
+  std::optional<std::uint64_t> tree_bytes;
+  std::optional<std::uint64_t> foreign_bytes;
+  std::vector<Owner> owners;  // one for each record of the list
+  std::string reason;         // why a sum is unknown
+};
+
+/// Divides the list among own, tree and foreign. Descendants are looked up in procfs, which
+/// has a meaning only where the driver's numbers are procfs's. Elsewhere the tree is 0 if
+/// no descendant can hold device memory, and unknown, as is foreign, if one can.
+[[nodiscard]] Shares divide(nvml::ProcessList const& list, OwnRecord const& own,
+                            SelfNames const& names, ProcessTree& tree);
+
+}  // namespace memacct

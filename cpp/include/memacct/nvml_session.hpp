@@ -1,0 +1,112 @@
+// NVML in this process: initialised once, its devices, their memory.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "memacct/dylib.hpp"
+#include "memacct/nvml_api.hpp"
+#include "memacct/process_list.hpp"
+
+namespace memacct::nvml {
+
+/// A device that NVML has given a handle for. What it did not tell is unknown, except for
+/// `uuid`, the key of everything else: where NVML has none it is "PCI-<bus id>", or
+/// "INDEX-<n>" without that.
+struct SessionDevice {
+  Device handle = nullptr;
+  std::string uuid;
+  std::optional<int> index;
+  std::string name;
+  std::optional<std::string> pci_bus_id;
+  std::optional<bool> mig_enabled;
+  std::optional<std::uint64_t> total_bytes;  // of the last reading
+  std::optional<CallError> lost;             // the call that ended its use
+};
+
+/// One reading of a device's memory. `device_used_bytes` never includes the reserve.
+struct MemoryReading {
+  bool has_reserved = false;  // v2
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  std::optional<std::uint64_t> device_used_bytes;
+  std::optional<std::uint64_t> reserved_bytes;
+  bool operator==(MemoryReading const&) const = default;
+};
+
+/// Why there is no value.
+struct Failure {
+  std::string reason;
+  std::optional<CallError> error;  // set if a call failed that may work the next time
+};
+
+/// v2's fields by what they add up to. nvml.h (API 13) says total = reserved + used + free;
+/// older documentation says that used includes the reserve, so the sum decides. If neither
+/// holds, what is in use is unknown. Pure. @returns nullopt if there is no total in it.
+[[nodiscard]] std::optional<MemoryReading> interpret(MemoryV2 const& memory);
+[[nodiscard]] std::optional<MemoryReading> interpret(MemoryV1 const& memory);
+
+/// "0000:0A:00.0" and "00000000:0a:00.0" are one device. Nullopt if it is no such address.
+struct PciAddress {
+  unsigned domain = 0, bus = 0, device = 0, function = 0;
+  bool operator==(PciAddress const&) const = default;
+};
+[[nodiscard]] std::optional<PciAddress> parse_pci(std::string_view text);
+
+/// Not safe from several threads: its owner holds a lock.
+class Session {
+ public:
+  /// Loads and initialises NVML at the first call; whether it is of use to this process.
+  /// A failure stays until close().
+  [[nodiscard]] bool available();
+  /// Why it is not available.
+  [[nodiscard]] std::string const& reason() const noexcept { return reason_; }
+
+  /// All devices, in NVML's order. One that NVML lists and does not give (blocked by a
+  /// control group, lost) is left out, with a note.
+  /// @throws CallError, here and below, for codes that concern more than the one call.
+  [[nodiscard]] std::vector<SessionDevice*> devices();
+  /// By the whole UUID; null if NVML does not know it.
+  [[nodiscard]] SessionDevice* by_uuid(std::string const& uuid);
+  [[nodiscard]] SessionDevice* by_pci(std::string const& bus_id);
+
+  /// Nullopt, with what went wrong, if NVML has no memory information for the device.
+  [[nodiscard]] std::optional<MemoryReading> read_memory(SessionDevice& device, Failure& failure);
+  [[nodiscard]] ProcessList read_processes(SessionDevice const& device);
+
+  /// Initialises again after somebody's shutdown. Handles are looked up anew.
+  void reinitialise();
+  void disable(std::string reason);
+  /// Shuts NVML down if it was initialised here; the next use starts afresh.
+  void close();
+
+  [[nodiscard]] Api const& api() const noexcept { return api_; }
+  [[nodiscard]] Library const& library() const noexcept { return library_; }
+  [[nodiscard]] ProcessListReader const& lists() const noexcept { return lists_; }
+  [[nodiscard]] std::optional<int> init_code() const noexcept { return init_code_; }
+  /// What was left out or could not be read, and why; each once.
+  [[nodiscard]] std::vector<std::string> const& notes() const noexcept { return notes_; }
+  void note(std::string text);
+
+ private:
+  enum class Phase { kUnused, kReady, kDisabled };
+  void initialise();
+  [[nodiscard]] SessionDevice* add(Device handle, std::optional<int> index);
+  [[nodiscard]] bool worked(char const* name, int code);
+
+  Phase phase_ = Phase::kUnused;
+  Library library_;
+  Api api_;
+  std::optional<int> init_code_;
+  std::string reason_;
+  ProcessListReader lists_;
+  std::vector<std::unique_ptr<SessionDevice>> devices_;
+  bool all_listed_ = false;
+  bool memory_v2_absent_ = false;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace memacct::nvml

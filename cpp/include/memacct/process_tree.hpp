@@ -1,0 +1,63 @@
+// Who this process is in the eyes of others (its numbers in the pid namespaces) and which
+// processes belong to it, both from procfs.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace memacct {
+
+/// The numbers by which this process may be listed. They don't change during its life.
+struct SelfNames {
+  std::uint32_t pid = 0;                     // getpid()
+  std::optional<std::uint32_t> procfs_pid;   // readlink /proc/self: the number in our procfs
+  std::vector<std::uint32_t> outer_pids;     // NSpid of /proc/self/status without `pid`,
+                                             // outermost first (Linux 4.1)
+  std::optional<bool> initial_namespace;     // /proc/self/ns/pid is the machine's own
+
+  /// True if a list in our own pid namespace's numbers can be looked up in our procfs.
+  [[nodiscard]] bool procfs_is_ours() const noexcept { return procfs_pid == pid; }
+};
+[[nodiscard]] SelfNames read_self_names();
+
+/// State, parent and start time from a line of /proc/<pid>/stat. Pure.
+struct ProcessStat {
+  char state = '?';
+  std::uint32_t parent_pid = 0;
+  std::uint64_t start_ticks = 0;  // since boot: with the pid, it names a process for ever
+};
+[[nodiscard]] std::optional<ProcessStat> parse_stat(std::string_view text);
+[[nodiscard]] std::optional<ProcessStat> read_stat(std::uint32_t pid);
+
+/// This process's family: its descendants, and those of registered roots with the roots
+/// themselves. All pids are procfs's. Not safe from several threads.
+class ProcessTree {
+ public:
+  /// @throws std::invalid_argument if there is no such process.
+  void add_root(std::uint32_t pid);
+
+  /// Whether `pid` belongs to the family. A process that has gone keeps the answer it had
+  /// while it could be looked at: its memory may still be listed for a moment.
+  [[nodiscard]] bool contains(std::uint32_t pid, std::uint32_t self_pid);
+  /// Forgets what was remembered of processes that are no longer listed.
+  void retain(std::vector<std::uint32_t> const& listed_pids);
+
+  /// True only if no other member of the family can hold device memory: there is none
+  /// alive, or none that has a device open. Nullopt if procfs does not tell.
+  [[nodiscard]] std::optional<bool> holds_nothing(std::uint32_t self_pid) const;
+
+ private:
+  struct Root {
+    std::uint32_t pid;
+    std::uint64_t start_ticks;
+  };
+  [[nodiscard]] bool is_root(std::uint32_t pid) const;
+
+  std::vector<Root> roots_;
+  std::map<std::uint32_t, bool> remembered_;
+};
+
+}  // namespace memacct

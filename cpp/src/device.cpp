@@ -1,0 +1,203 @@
+#include "memacct/device.hpp"
+
+#include <exception>
+
+#include "memacct/device_reader.hpp"
+#include "memacct/device_session.hpp"
+#include "memacct/dylib.hpp"
+#include "memacct/fingerprint.hpp"
+
+namespace memacct {
+namespace {
+
+DriverPresence presence(cuda::DriverState state) {
+  switch (state) {
+    case cuda::DriverState::kAbsent:
+      return DriverPresence::kAbsent;
+    case cuda::DriverState::kUninitialised:
+      return DriverPresence::kUninitialised;
+    case cuda::DriverState::kInitialised:
+      break;
+  }
+  return DriverPresence::kInitialised;
+}
+
+DriverError lost(DeviceSession const& session, nvml::CallError const& error) {
+  auto const& api = session.nvml.api();
+  return {api.symbol_of(error.name), error.code, api.text_of(error.code)};
+}
+
+// A device that is lost stays lost: asking it again can hang.
+DeviceMemory read_one(DeviceSession& session, DeviceTarget const& target,
+                      ReadRequest const& request) {
+  if (target.nvml != nullptr && target.nvml->lost) throw lost(session, *target.nvml->lost);
+  try {
+    return read_target(session, target, request);
+  } catch (nvml::CallError const& error) {
+    if (nvml::severity_of(error.code) != nvml::Severity::kDeviceLost) throw;
+    target.nvml->lost = error;
+    throw lost(session, error);
+  }
+}
+
+ReadRequest request_for(DeviceTarget const& target, DeviceOptions const& options) {
+  ReadRequest request{.allocator_reserved_bytes = {}, .with_cuda = options.with_cuda};
+  auto const found = options.allocator_reserved_bytes.find(target.uuid);
+  if (found != options.allocator_reserved_bytes.end()) {
+    request.allocator_reserved_bytes = found->second;
+  }
+  return request;
+}
+
+// A set is read as far as it can be: one dead device must not hide seven.
+std::vector<DeviceMemory> read_set(DeviceSession& session, DeviceSet set,
+                                   DeviceOptions const& options) {
+  std::vector<DeviceMemory> readings;
+  std::exception_ptr first_error;
+  for (auto const& target : session.resolve(set)) {
+    try {
+      readings.push_back(read_one(session, target, request_for(target, options)));
+    } catch (Error const& error) {
+      session.nvml.note("device " + target.uuid + " was left out: " + error.what());
+      if (!first_error) first_error = std::current_exception();
+    }
+  }
+  if (readings.empty() && first_error) std::rethrow_exception(first_error);
+  return readings;
+}
+
+std::vector<DeviceMemory> read_keys(DeviceSession& session, std::vector<DeviceKey> const& keys,
+                                    DeviceOptions const& options) {
+  std::vector<DeviceMemory> readings;
+  for (auto const& key : keys) {
+    auto const target = session.resolve(key);
+    readings.push_back(read_one(session, target, request_for(target, options)));
+  }
+  return readings;
+}
+
+/// Certain without an allocation: our own number where numbers have one meaning.
+bool certain(Attribution const& attribution, SelfNames const& names) {
+  return attribution.source == AttributionSource::kPid && names.initial_namespace == true;
+}
+
+// Empty if the record was found.
+std::string run_active_rung(DeviceSession& session, DeviceTarget const& target) {
+  if (target.nvml == nullptr) return "NVML does not know this device";
+  if (!target.cuda) return "this process has no CUDA context on the device";
+  auto const found = run_fingerprint(session.driver, *target.cuda, [&] {
+    return session.nvml.read_processes(*target.nvml);
+  });
+  if (found.pid) session.identified_pid = found.pid;
+  return found.reason;
+}
+
+}  // namespace
+
+std::vector<DeviceInfo> list_devices() {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  return session.run([&] {
+    if (!session.nvml.available()) {
+      throw SourceUnavailableError(session.nvml.library().path(), session.nvml.reason());
+    }
+    std::vector<DeviceInfo> infos;
+    for (auto const* const device : session.nvml.devices()) {
+      infos.push_back({.uuid = device->uuid,
+                       .index = device->index,
+                       .name = device->name.empty() ? "unknown" : device->name,
+                       .pci_bus_id = device->pci_bus_id});
+    }
+    return infos;
+  });
+}
+
+std::vector<DeviceMemory> read_devices(DeviceSelection const& which, DeviceOptions const& options) {
+  auto const* const set = std::get_if<DeviceSet>(&which);
+  if (set != nullptr && *set == DeviceSet::kAuto && !driver_loaded_in_process()) return {};
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  return session.run([&] {
+    return set != nullptr ? read_set(session, *set, options)
+                          : read_keys(session, std::get<std::vector<DeviceKey>>(which), options);
+  });
+}
+
+DeviceMemory read_device(DeviceKey const& key,
+                         std::optional<std::uint64_t> allocator_reserved_bytes, bool with_cuda) {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  return session.run([&] {
+    return read_one(session, session.resolve(key),
+                    {.allocator_reserved_bytes = allocator_reserved_bytes,
+                     .with_cuda = with_cuda});
+  });
+}
+
+Attribution identify(DeviceKey const& key) {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  return session.run([&] {
+    auto const target = session.resolve(key);
+    auto passive = read_one(session, target, {}).attribution;
+    if (certain(passive, session.names)) return passive;
+    auto const reason = run_active_rung(session, target);
+    if (!reason.empty()) {
+      passive.reason += (passive.reason.empty() ? "" : "; ") + reason;
+      return passive;
+    }
+    return read_one(session, target, {}).attribution;
+  });
+}
+
+void forget_identity() {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  session.identified_pid.reset();
+}
+
+void add_tree_root(std::uint32_t pid) {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  session.tree.add_root(pid);
+}
+
+DriverPresence driver_state() {
+  if (!driver_loaded_in_process()) return DriverPresence::kAbsent;
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  return presence(session.driver.state());
+}
+
+DriverDiagnosis driver_diagnosis() {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  DriverDiagnosis diagnosis;
+  diagnosis.nvml_available = session.nvml.available();
+  diagnosis.nvml_library = session.nvml.library().path();
+  diagnosis.nvml_reason = session.nvml.reason();
+  diagnosis.nvml_init_code = session.nvml.init_code();
+  auto const& api = session.nvml.api();
+  char version[96] = "";
+  if (diagnosis.nvml_available && api.driver_version != nullptr &&
+      api.driver_version(version, sizeof version) == nvml::kSuccess) {
+    diagnosis.nvml_driver_version = version;
+  }
+  diagnosis.nvml_symbols = api.symbols;
+  diagnosis.record_bytes = session.nvml.lists().strides();
+  diagnosis.cuda_state = presence(session.driver.state());
+  diagnosis.cuda_library = session.driver.library().path();
+  diagnosis.cuda_symbols = session.driver.api().symbols;
+  diagnosis.names = session.names;
+  diagnosis.identified_pid = session.identified_pid;
+  diagnosis.notes = session.nvml.notes();
+  return diagnosis;
+}
+
+void close_devices() {
+  auto& session = DeviceSession::current();
+  std::lock_guard const lock(session.mutex);
+  session.nvml.close();
+}
+
+}  // namespace memacct

@@ -1,0 +1,232 @@
+#include "memacct/device_reader.hpp"
+
+#include <algorithm>
+
+#include "memacct/clock.hpp"
+
+namespace memacct {
+namespace {
+
+/// The device's memory as one source, or two joined ones, tell it.
+struct MemoryView {
+  MemorySource source = MemorySource::kNvmlV2;
+  nvml::MemoryReading memory;
+  std::optional<cuda::MemoryInfo> cuda;
+  bool joined = true;  // both sources hold at one instant
+};
+
+struct Collect {
+  nvml::ProcessList list;
+  MemoryView memory;
+  OwnRecord own;
+  std::optional<std::pair<std::uint64_t, std::uint64_t>> own_bounds_bytes;  // of both lists
+  bool consistent = false;
+  int attempts_count = 0;
+};
+
+/// Reads for one target; holds what does not change between the attempts.
+class Collector {
+ public:
+  Collector(DeviceSession& session, DeviceTarget const& target, ReadRequest const& request)
+      : session_(session), target_(target), request_(request),
+        facts_(self_facts(session, target, request.allocator_reserved_bytes)) {}
+
+  [[nodiscard]] Collect collect();
+  [[nodiscard]] SelfFacts const& facts() const noexcept { return facts_; }
+
+ private:
+  [[nodiscard]] nvml::ProcessList read_list();
+  [[nodiscard]] MemoryView read_memory();
+  [[nodiscard]] std::optional<nvml::MemoryReading> read_nvml(nvml::Failure& failure);
+  [[nodiscard]] std::optional<cuda::MemoryInfo> read_cuda(std::string& reason);
+  [[noreturn]] void fail(nvml::Failure const& failure, std::string const& cuda_reason) const;
+
+  DeviceSession& session_;
+  DeviceTarget const& target_;
+  ReadRequest request_;
+  SelfFacts facts_;
+};
+
+nvml::ProcessList Collector::read_list() {
+  if (target_.nvml != nullptr) return session_.nvml.read_processes(*target_.nvml);
+  nvml::ProcessList list;
+  list.reason = session_.nvml.available() ? "NVML does not know this device"
+                                          : "no NVML: " + session_.nvml.reason();
+  return list;
+}
+
+std::optional<nvml::MemoryReading> Collector::read_nvml(nvml::Failure& failure) {
+  if (target_.nvml == nullptr) {
+    failure.reason = read_list().reason;
+    return std::nullopt;
+  }
+  if (target_.cuda && target_.cuda->integrated == true) {
+    // Such drivers have answered NOT_SUPPORTED, and SUCCESS with wrong numbers (nvitop#208).
+    failure.reason = "an integrated GPU shares the host's memory: NVML's totals mean nothing";
+    return std::nullopt;
+  }
+  return session_.nvml.read_memory(*target_.nvml, failure);
+}
+
+std::optional<cuda::MemoryInfo> Collector::read_cuda(std::string& reason) {
+  if (target_.cuda) return session_.driver.memory_info(*target_.cuda, reason);
+  reason = "this process's CUDA driver does not have the device";
+  return std::nullopt;
+}
+
+MemoryView Collector::read_memory() {
+  nvml::Failure failure;
+  std::string cuda_reason;
+  if (auto const first = read_nvml(failure)) {
+    MemoryView view{.source = first->has_reserved ? MemorySource::kNvmlV2 : MemorySource::kNvmlV1,
+                    .memory = *first, .cuda = std::nullopt, .joined = true};
+    if (!request_.with_cuda) return view;
+    view.cuda = read_cuda(cuda_reason);
+    // NVML's numbers on both sides of CUDA's: equal, they held when CUDA's did.
+    if (view.cuda) view.joined = read_nvml(failure) == first;
+    return view;
+  }
+  auto const info = read_cuda(cuda_reason);
+  if (!info) fail(failure, cuda_reason);
+  return {.source = MemorySource::kCuda,
+          .memory = {.has_reserved = false, .total_bytes = info->total_bytes,
+                     .free_bytes = info->free_bytes, .device_used_bytes = std::nullopt,
+                     .reserved_bytes = std::nullopt},
+          .cuda = info,
+          .joined = true};
+}
+
+void Collector::fail(nvml::Failure const& failure, std::string const& cuda_reason) const {
+  auto const& api = session_.nvml.api();
+  if (failure.error) {
+    throw DriverError(api.symbol_of(failure.error->name), failure.error->code,
+                      api.text_of(failure.error->code));
+  }
+  throw SourceUnavailableError("memory of device " + target_.uuid,
+                               failure.reason + "; " + cuda_reason);
+}
+
+// The list that ends one attempt begins the next.
+Collect Collector::collect() {
+  Collect best;
+  if (target_.nvml != nullptr && !target_.nvml->total_bytes) {
+    nvml::Failure ignored;
+    (void)read_nvml(ignored);  // the lists are checked against the total
+  }
+  auto before = read_list();
+  auto own_before = find_own(before, facts_);
+  for (int attempt = 1; attempt <= kCollectAttempts; ++attempt) {
+    Collect now;
+    now.memory = read_memory();
+    now.list = read_list();
+    now.own = find_own(now.list, facts_);
+    now.consistent = now.memory.joined && before.agrees_with(now.list);
+    auto const first = own_before.own_bytes;
+    auto const second = now.own.own_bytes;
+    if (first && second) now.own_bounds_bytes = std::minmax(*first, *second);
+    bool const own_held = first == second;
+    before = now.list;
+    own_before = now.own;
+    bool const done = now.consistent;
+    // Of torn attempts, the last in which at least our own number stood still.
+    bool const best_held = best.attempts_count > 0 && best.own_bounds_bytes &&
+                           best.own_bounds_bytes->first == best.own_bounds_bytes->second;
+    if (done || own_held || !best_held) best = std::move(now);
+    best.attempts_count = attempt;
+    if (done) break;
+  }
+  return best;
+}
+
+std::vector<std::string> kind_names(unsigned kinds) {
+  std::vector<std::string> names;
+  if ((kinds & nvml::kCompute) != 0) names.emplace_back("compute");
+  if ((kinds & nvml::kGraphics) != 0) names.emplace_back("graphics");
+  if ((kinds & nvml::kMps) != 0) names.emplace_back("mps");
+  return names;
+}
+
+void fill_memory(DeviceMemory& device, MemoryView const& view) {
+  device.source = view.source;
+  device.total_bytes = view.memory.total_bytes;
+  device.free_bytes = view.memory.free_bytes;
+  device.device_used_bytes = view.memory.device_used_bytes;
+  device.reserved_bytes = view.memory.reserved_bytes;
+  if (view.cuda) {
+    device.cuda_free_bytes = view.cuda->free_bytes;
+    device.cuda_total_bytes = view.cuda->total_bytes;
+  }
+}
+
+void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares shares) {
+  device.tree_bytes = shares.tree_bytes;
+  device.foreign_bytes = shares.foreign_bytes;
+  for (std::size_t i = 0; i < list.records.size(); ++i) {
+    auto const& record = list.records[i];
+    device.processes.push_back({.pid = record.pid,
+                                .process_used_bytes = record.process_used_bytes,
+                                .owner = shares.owners[i],
+                                .kinds = kind_names(record.kinds)});
+  }
+  if (device.device_used_bytes && device.own_bytes && device.tree_bytes && device.foreign_bytes) {
+    // Signed: memory that two processes share is in both numbers and on the device once.
+    device.unattributed_bytes = static_cast<std::int64_t>(
+        *device.device_used_bytes - *device.own_bytes - *device.tree_bytes -
+        *device.foreign_bytes);
+  }
+  auto& reason = device.attribution.reason;
+  if (!shares.reason.empty()) reason += (reason.empty() ? "" : "; ") + shares.reason;
+}
+
+}  // namespace
+
+SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
+                     std::optional<std::uint64_t> allocator_reserved_bytes) {
+  SelfFacts facts;
+  facts.names = session.names;
+  facts.remembered_pid = session.identified_pid;
+  facts.driver_unused = session.driver.state() != cuda::DriverState::kInitialised;
+  if (target.cuda) {
+    facts.context_live = session.driver.context_live(*target.cuda);
+  } else if (facts.driver_unused || session.hidden_from_driver(target)) {
+    facts.context_live = false;
+  }
+  facts.allocator_reserved_bytes = allocator_reserved_bytes;
+  return facts;
+}
+
+DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
+                         ReadRequest const& request) {
+  DeviceMemory device;
+  device.taken_ns = monotonic_ns();
+  Collector collector(session, target, request);
+  auto const collect = collector.collect();
+  device.span_ns = monotonic_ns() - device.taken_ns;
+  device.uuid = target.uuid;
+  device.name = "unknown";
+  if (target.cuda) {
+    device.cuda_ordinal = target.cuda->ordinal;
+    if (!target.cuda->name.empty()) device.name = target.cuda->name;
+  }
+  if (target.nvml != nullptr) {
+    device.index = target.nvml->index;
+    if (!target.nvml->name.empty()) device.name = target.nvml->name;
+  }
+  fill_memory(device, collect.memory);
+  device.consistent = collect.consistent;
+  device.attempts_count = collect.attempts_count;
+  device.own_bytes = collect.own.own_bytes;
+  auto const high = device.device_used_bytes
+                        ? *device.device_used_bytes
+                        : device.total_bytes - device.free_bytes;
+  device.attribution = attribute(collect.own, collector.facts(), high);
+  if (!collect.consistent && collect.own_bounds_bytes) {
+    device.own_read_bounds_bytes = collect.own_bounds_bytes;
+    device.attribution.own_bounds_bytes = *collect.own_bounds_bytes;
+  }
+  fill_shares(device, collect.list,
+              divide(collect.list, collect.own, session.names, session.tree));
+  return device;
+}
+
+}  // namespace memacct

@@ -1,0 +1,197 @@
+#include "memacct/device_session.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "memacct/visible_devices.hpp"
+
+namespace memacct {
+namespace {
+
+// No function-local static and no lock: a fork's child must get here whatever the parent's
+// other threads were doing.
+constinit std::atomic<DeviceSession*> current_session{nullptr};
+
+bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
+  if (device.uuid && (cuda::format_uuid(*device.uuid, "GPU-") == other.uuid ||
+                      cuda::format_uuid(*device.uuid, "MIG-") == other.uuid)) {
+    return true;
+  }
+  if (other.uuid.starts_with("MIG-") || !device.pci_bus_id || !other.pci_bus_id) return false;
+  // By address only where the UUIDs do not already say that these are two devices.
+  bool const both_named = device.uuid && other.uuid.starts_with("GPU-");
+  return !both_named && nvml::parse_pci(*device.pci_bus_id) == nvml::parse_pci(*other.pci_bus_id);
+}
+
+std::string lowered(std::string text) {
+  // The prefix stays as it is written: "GPU-", "MIG-".
+  std::transform(text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(4, text.size())),
+                 text.end(), text.begin() + static_cast<std::ptrdiff_t>(
+                                                std::min<std::size_t>(4, text.size())),
+                 [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  return text;
+}
+
+std::string what_exists(std::vector<DeviceTarget> const& targets) {
+  std::string text;
+  for (auto const& target : targets) text += (text.empty() ? "" : ", ") + target.uuid;
+  return text.empty() ? "there is none" : "there are " + text;
+}
+
+}  // namespace
+
+DeviceSession::DeviceSession(std::int32_t pid, bool initialised_in_ancestor)
+    : driver(initialised_in_ancestor), names(read_self_names()), pid_(pid) {}
+
+DeviceSession& DeviceSession::current() {
+  auto const pid = static_cast<std::int32_t>(::getpid());
+  auto* session = current_session.load(std::memory_order_acquire);
+  while (session == nullptr || session->pid_ != pid) {
+    // Whether the parent's driver was initialised is the one thing its child must know of
+    // it. Read without the parent's lock: it only ever goes from false to true.
+    bool const inherited = session != nullptr && session->driver.seen_initialised();
+    auto* const fresh = new DeviceSession(pid, inherited);
+    if (current_session.compare_exchange_strong(session, fresh, std::memory_order_acq_rel)) {
+      return *fresh;
+    }
+    delete fresh;
+  }
+  return *session;
+}
+
+void DeviceSession::recover(nvml::CallError const& error, int attempt) {
+  auto const severity = nvml::severity_of(error.code);
+  if (severity == nvml::Severity::kDeviceLost || attempt > 2) {
+    throw DriverError(nvml.api().symbol_of(error.name), error.code,
+                      nvml.api().text_of(error.code));
+  }
+  auto const text = nvml.api().describe(error.name, error.code);
+  nvml.note(text);
+  if (severity == nvml::Severity::kUninitialized && attempt == 0) {
+    nvml.reinitialise();
+  } else {
+    nvml.disable(text);
+  }
+}
+
+DeviceTarget DeviceSession::from_cuda(cuda::Device const& device) {
+  DeviceTarget target{.uuid = {}, .nvml = nullptr, .cuda = device};
+  if (device.uuid) {
+    target.uuid = cuda::format_uuid(*device.uuid, "GPU-");
+    target.nvml = nvml.by_uuid(target.uuid);
+    if (target.nvml == nullptr) target.nvml = nvml.by_uuid(cuda::format_uuid(*device.uuid, "MIG-"));
+  }
+  if (target.nvml == nullptr && device.pci_bus_id) target.nvml = nvml.by_pci(*device.pci_bus_id);
+  if (target.nvml != nullptr) target.uuid = target.nvml->uuid;
+  if (target.uuid.empty()) target.uuid = "CUDA-" + std::to_string(device.ordinal);
+  return target;
+}
+
+DeviceTarget DeviceSession::from_nvml(nvml::SessionDevice& device) {
+  DeviceTarget target{.uuid = device.uuid, .nvml = &device, .cuda = std::nullopt};
+  for (auto const& candidate : driver.devices()) {
+    if (is_device(candidate, device)) target.cuda = candidate;
+  }
+  return target;
+}
+
+bool DeviceSession::hidden_from_driver(DeviceTarget const& target) {
+  auto const devices = driver.devices();
+  return !target.cuda && !devices.empty() &&
+         std::all_of(devices.begin(), devices.end(),
+                     [](cuda::Device const& device) { return device.uuid.has_value(); });
+}
+
+void DeviceSession::require_some_source() {
+  if (!nvml.available() && driver.devices().empty()) {
+    throw SourceUnavailableError(nvml.library().path().empty() ? "libnvidia-ml.so.1"
+                                                               : nvml.library().path(),
+                                 nvml.reason());
+  }
+}
+
+std::vector<DeviceTarget> DeviceSession::everything() {
+  std::vector<DeviceTarget> targets;
+  for (auto* const device : nvml.devices()) targets.push_back(from_nvml(*device));
+  for (auto const& device : driver.devices()) {
+    auto const known = std::any_of(targets.begin(), targets.end(), [&](DeviceTarget const& target) {
+      return target.cuda && target.cuda->ordinal == device.ordinal;
+    });
+    if (!known) targets.push_back(from_cuda(device));
+  }
+  return targets;
+}
+
+DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
+  auto const wrong = [&](std::string const& what, std::size_t count) {
+    return std::invalid_argument("device " + std::to_string(ordinal) + ": " + what + " " +
+                                 std::to_string(count) +
+                                 (count == 1 ? " device" : " devices") +
+                                 (count == 0 ? "" : " (0 to " + std::to_string(count - 1) + ")"));
+  };
+  if (auto const devices = driver.devices(); !devices.empty()) {
+    if (ordinal < 0 || static_cast<std::size_t>(ordinal) >= devices.size()) {
+      throw wrong("this process's CUDA driver has", devices.size());
+    }
+    return from_cuda(devices[static_cast<std::size_t>(ordinal)]);
+  }
+  auto const all = nvml.devices();
+  std::vector<std::string_view> uuids;
+  for (auto const* const device : all) uuids.emplace_back(device->uuid);
+  auto const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::vector<std::size_t> order;
+  if (visible != nullptr) {
+    order = visible_devices(visible, uuids);
+  } else {
+    for (std::size_t i = 0; i < all.size(); ++i) order.push_back(i);
+  }
+  if (ordinal < 0 || static_cast<std::size_t>(ordinal) >= order.size()) {
+    throw wrong(visible != nullptr ? "CUDA_VISIBLE_DEVICES=" + std::string(visible) + " leaves"
+                                   : "NVML lists",
+                order.size());
+  }
+  return from_nvml(*all[order[static_cast<std::size_t>(ordinal)]]);
+}
+
+DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
+  auto const all = everything();
+  auto const wanted = lowered(beginning);
+  std::vector<DeviceTarget> found;
+  for (auto const& target : all) {
+    if (target.uuid == wanted) return target;
+    if (wanted.size() > 4 && target.uuid.starts_with(wanted)) found.push_back(target);
+  }
+  if (found.size() == 1) return found.front();
+  // A MIG instance is not among the devices that NVML enumerates.
+  if (found.empty() && wanted.starts_with("MIG-")) {
+    if (auto* const instance = nvml.by_uuid(beginning)) return from_nvml(*instance);
+  }
+  throw std::invalid_argument("device '" + beginning + "': " +
+                              (found.empty() ? "no such device; " + what_exists(all)
+                                             : "ambiguous; " + what_exists(found)));
+}
+
+DeviceTarget DeviceSession::resolve(DeviceKey const& key) {
+  require_some_source();
+  return std::holds_alternative<std::int64_t>(key) ? by_ordinal(std::get<std::int64_t>(key))
+                                                   : by_uuid(std::get<std::string>(key));
+}
+
+std::vector<DeviceTarget> DeviceSession::resolve(DeviceSet set) {
+  if (set == DeviceSet::kAll) {
+    require_some_source();
+    return everything();
+  }
+  std::vector<DeviceTarget> targets;
+  for (auto const& device : driver.devices()) {
+    // Unknown counts as held: reading a device that we do not use does no harm.
+    if (driver.context_live(device) != false) targets.push_back(from_cuda(device));
+  }
+  return targets;
+}
+
+}  // namespace memacct

@@ -1,0 +1,261 @@
+#include "memacct/nvml_session.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace memacct::nvml {
+namespace {
+
+// "it failed for this call only" -> false; anything wider is thrown.
+void throw_if_wide(char const* name, int code) {
+  switch (severity_of(code)) {
+    case Severity::kNoData:
+    case Severity::kFailed:
+      return;
+    case Severity::kDeviceLost:
+    case Severity::kUninitialized:
+    case Severity::kDisabled:
+      throw CallError{name, code};
+  }
+}
+
+}  // namespace
+
+std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
+  if (memory.total == 0 || memory.free > memory.total || memory.reserved > memory.total) {
+    return std::nullopt;
+  }
+  MemoryReading reading{.has_reserved = true, .total_bytes = memory.total,
+                        .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+                        .reserved_bytes = memory.reserved};
+  auto const taken = memory.total - memory.free;
+  if (memory.used <= taken && taken - memory.used == memory.reserved) {
+    reading.device_used_bytes = memory.used;
+  } else if (memory.used == taken && memory.used >= memory.reserved) {
+    reading.device_used_bytes = memory.used - memory.reserved;
+  }
+  return reading;
+}
+
+std::optional<MemoryReading> interpret(MemoryV1 const& memory) {
+  if (memory.total == 0 || memory.free > memory.total) return std::nullopt;
+  // Its `used` includes a reserve of unknown size, so what processes use is unknown.
+  return MemoryReading{.has_reserved = false, .total_bytes = memory.total,
+                       .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+                       .reserved_bytes = std::nullopt};
+}
+
+std::optional<PciAddress> parse_pci(std::string_view text) {
+  PciAddress address;
+  std::string const copy(text);
+  if (std::sscanf(copy.c_str(), "%x:%x:%x.%x", &address.domain, &address.bus, &address.device,
+                  &address.function) < 3) {
+    return std::nullopt;
+  }
+  return address;
+}
+
+void Session::note(std::string text) {
+  if (std::find(notes_.begin(), notes_.end(), text) == notes_.end()) {
+    notes_.push_back(std::move(text));
+  }
+}
+
+bool Session::worked(char const* name, int code) {
+  if (code == kSuccess) return true;
+  throw_if_wide(name, code);
+  note(api_.describe(name, code));
+  return false;
+}
+
+void Session::disable(std::string reason) {
+  phase_ = Phase::kDisabled;
+  reason_ = std::move(reason);
+}
+
+bool Session::available() {
+  if (phase_ == Phase::kUnused) initialise();
+  return phase_ == Phase::kReady;
+}
+
+void Session::initialise() {
+  if (!library_.loaded()) {
+    library_ = Library::open("libnvidia-ml.so.1", "MEMACCT_NVML_LIBRARY", Library::Mode::kLoad);
+    if (!library_.loaded()) return disable(library_.reason());
+    api_ = Api::load(library_);
+  }
+  init_code_.reset();
+  char const* tried = "init";
+  if (api_.init_with_flags != nullptr) {
+    tried = "init_with_flags";
+    init_code_ = api_.init_with_flags(0);
+  }
+  if (init_code_ != kSuccess && api_.init != nullptr) {
+    tried = "init";
+    init_code_ = api_.init();
+  }
+  if (!init_code_) return disable("the library has no nvmlInit function");
+  if (*init_code_ != kSuccess) return disable(api_.describe(tried, *init_code_));
+  phase_ = Phase::kReady;
+  reason_.clear();
+}
+
+void Session::reinitialise() {
+  devices_.clear();
+  all_listed_ = false;
+  phase_ = Phase::kUnused;
+  (void)available();
+}
+
+void Session::close() {
+  if (phase_ == Phase::kReady && api_.shutdown != nullptr) api_.shutdown();
+  devices_.clear();
+  all_listed_ = false;
+  memory_v2_absent_ = false;
+  library_ = Library{};
+  phase_ = Phase::kUnused;
+  reason_.clear();
+}
+
+SessionDevice* Session::add(Device handle, std::optional<int> index) {
+  for (auto const& known : devices_) {
+    if (known->handle == handle) return known.get();
+  }
+  auto device = std::make_unique<SessionDevice>();
+  device->handle = handle;
+  device->index = index;
+  unsigned number = 0;
+  if (!index && api_.device_index != nullptr &&
+      worked("device_index", api_.device_index(handle, &number))) {
+    device->index = static_cast<int>(number);
+  }
+  char text[96] = "";
+  if (api_.device_name != nullptr &&
+      worked("device_name", api_.device_name(handle, text, sizeof text))) {
+    device->name = text;
+  }
+  PciInfo pci{};
+  if (api_.device_pci != nullptr && worked("device_pci", api_.device_pci(handle, &pci))) {
+    std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", pci.domain, pci.bus, pci.device);
+    device->pci_bus_id = text;
+  }
+  if (api_.device_uuid != nullptr &&
+      worked("device_uuid", api_.device_uuid(handle, text, sizeof text))) {
+    device->uuid = text;
+  } else {
+    device->uuid = device->pci_bus_id ? "PCI-" + *device->pci_bus_id
+                                      : "INDEX-" + std::to_string(device->index.value_or(-1));
+  }
+  unsigned mig = 0;
+  unsigned pending = 0;
+  if (api_.mig_mode != nullptr) {
+    int const code = api_.mig_mode(handle, &mig, &pending);
+    if (code == kSuccess) device->mig_enabled = mig != 0;
+    if (means_absent(code)) device->mig_enabled = false;
+  }
+  devices_.push_back(std::move(device));
+  return devices_.back().get();
+}
+
+std::vector<SessionDevice*> Session::devices() {
+  if (!available()) return {};
+  unsigned count = 0;
+  if (!all_listed_ && api_.device_count != nullptr && api_.handle_by_index != nullptr &&
+      worked("device_count", api_.device_count(&count))) {
+    all_listed_ = true;
+    for (unsigned i = 0; i < count; ++i) {
+      Device handle = nullptr;
+      int const code = api_.handle_by_index(i, &handle);
+      if (severity_of(code) == Severity::kDeviceLost) {
+        note("device " + std::to_string(i) + ": " + api_.describe("handle_by_index", code));
+      } else if (worked("handle_by_index", code)) {
+        add(handle, static_cast<int>(i))->index = static_cast<int>(i);
+        continue;
+      }
+      all_listed_ = false;
+    }
+  }
+  std::vector<SessionDevice*> all;
+  for (auto const& device : devices_) all.push_back(device.get());
+  std::sort(all.begin(), all.end(), [](SessionDevice const* a, SessionDevice const* b) {
+    return a->index < b->index;
+  });
+  return all;
+}
+
+SessionDevice* Session::by_uuid(std::string const& uuid) {
+  if (!available()) return nullptr;
+  for (auto const& device : devices_) {
+    if (device->uuid == uuid) return device.get();
+  }
+  Device handle = nullptr;
+  if (api_.handle_by_uuid != nullptr) {
+    int const code = api_.handle_by_uuid(uuid.c_str(), &handle);
+    if (code == kSuccess) {
+      auto* const device = add(handle, std::nullopt);
+      device->uuid = uuid;
+      return device;
+    }
+    throw_if_wide("handle_by_uuid", code);
+  }
+  for (auto* const device : devices()) {
+    if (device->uuid == uuid) return device;
+  }
+  return nullptr;
+}
+
+SessionDevice* Session::by_pci(std::string const& bus_id) {
+  if (!available()) return nullptr;
+  auto const address = parse_pci(bus_id);
+  auto const same = [&](SessionDevice const& device) {
+    return address && device.pci_bus_id && parse_pci(*device.pci_bus_id) == address;
+  };
+  for (auto const& device : devices_) {
+    if (same(*device)) return device.get();
+  }
+  Device handle = nullptr;
+  if (api_.handle_by_pci != nullptr &&
+      worked("handle_by_pci", api_.handle_by_pci(bus_id.c_str(), &handle))) {
+    return add(handle, std::nullopt);
+  }
+  for (auto* const device : devices()) {
+    if (same(*device)) return device;
+  }
+  return nullptr;
+}
+
+std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure& failure) {
+  failure = {.reason = "this driver has no function for it", .error = std::nullopt};
+  std::optional<MemoryReading> reading;
+  auto const judge = [&](char const* name, int code, auto const& memory) {
+    if (code == kSuccess) {
+      reading = interpret(memory);
+      if (!reading) failure = {api_.symbol_of(name) + " gave no sensible total", std::nullopt};
+      return;
+    }
+    throw_if_wide(name, code);
+    failure.reason = api_.describe(name, code);
+    failure.error.reset();
+    if (severity_of(code) == Severity::kFailed) failure.error = CallError{name, code};
+  };
+  if (api_.memory_v2 != nullptr && !memory_v2_absent_) {
+    MemoryV2 memory{.version = kMemoryV2Tag, .total = 0, .reserved = 0, .free = 0, .used = 0};
+    int const code = api_.memory_v2(device.handle, &memory);
+    // Two ways to say that this driver does not know this version of the structure.
+    memory_v2_absent_ = code == kFunctionNotFound || code == kArgumentVersionMismatch;
+    judge("memory_v2", code, memory);
+  }
+  if (!reading && api_.memory_v1 != nullptr) {
+    MemoryV1 memory{};
+    judge("memory_v1", api_.memory_v1(device.handle, &memory), memory);
+  }
+  if (reading) device.total_bytes = reading->total_bytes;
+  return reading;
+}
+
+ProcessList Session::read_processes(SessionDevice const& device) {
+  return lists_.read(api_, device.handle,
+                     {.total_bytes = device.total_bytes, .mig_enabled = device.mig_enabled});
+}
+
+}  // namespace memacct::nvml

@@ -1,0 +1,180 @@
+#include "memacct/process_list.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace memacct::nvml {
+namespace {
+
+constexpr std::size_t kFirstCapacity = 64;
+constexpr std::size_t kLargestCapacity = 1 << 16;  // the kernel module lists 950 at most
+constexpr int kGrowthAttempts = 6;
+constexpr std::uint32_t kLargestPid = 4194304;     // PID_MAX_LIMIT
+constexpr std::array<std::size_t, 3> kStrides{24, 16, 32};
+
+template <typename T>
+T load(std::span<std::byte const> buffer, std::size_t offset) {
+  T value;
+  std::memcpy(&value, buffer.data() + offset, sizeof value);
+  return value;
+}
+
+bool pids_plausible(std::span<std::byte const> buffer, std::size_t count, std::size_t stride) {
+  if (count * stride > buffer.size()) return false;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto const pid = load<std::uint32_t>(buffer, i * stride + kRecordPidOffset);
+    if (pid == 0 || pid > kLargestPid) return false;
+  }
+  return true;
+}
+
+bool all_plausible(std::span<std::byte const> buffer, std::size_t count, std::size_t stride,
+                   RecordLimits const& limits) {
+  if (!pids_plausible(buffer, count, stride)) return false;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto const record = buffer.subspan(i * stride, stride);
+    auto const bytes = load<std::uint64_t>(record, kRecordUsedOffset);
+    if (bytes != kNotAvailable && limits.total_bytes && bytes > *limits.total_bytes) return false;
+    if (stride < 24 || limits.mig_enabled != false) continue;
+    if (load<std::uint32_t>(record, kRecordGpuInstanceOffset) != kNotAvailable32) return false;
+    if (load<std::uint32_t>(record, kRecordComputeInstanceOffset) != kNotAvailable32) return false;
+  }
+  return true;
+}
+
+std::size_t written_bytes(std::span<std::byte const> buffer) {
+  auto const last = std::find_if(buffer.rbegin(), buffer.rend(),
+                                 [](std::byte b) { return b != kUnwritten; });
+  return static_cast<std::size_t>(buffer.rend() - last);
+}
+
+void merge_by_pid(std::vector<ProcessRecord>& records) {
+  std::sort(records.begin(), records.end(),
+            [](ProcessRecord const& a, ProcessRecord const& b) { return a.pid < b.pid; });
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (kept == 0 || records[kept - 1].pid != records[i].pid) {
+      records[kept++] = records[i];
+      continue;
+    }
+    // Max, not sum: a pid in two lists holds the same memory, told twice.
+    auto& one = records[kept - 1];
+    one.process_used_bytes = std::max(one.process_used_bytes, records[i].process_used_bytes);
+    one.kinds |= records[i].kinds;
+  }
+  records.resize(kept);
+}
+
+void add_reason(ProcessList& list, std::string const& reason) {
+  list.complete = false;
+  list.reason += (list.reason.empty() ? "" : "; ") + reason;
+}
+
+}  // namespace
+
+ProcessRecord const* ProcessList::find(std::uint32_t pid) const noexcept {
+  auto const at = std::lower_bound(
+      records.begin(), records.end(), pid,
+      [](ProcessRecord const& record, std::uint32_t wanted) { return record.pid < wanted; });
+  return at != records.end() && at->pid == pid ? &*at : nullptr;
+}
+
+std::optional<std::size_t> probe_stride(std::span<std::byte const> buffer, std::size_t count,
+                                        RecordLimits const& limits) {
+  if (count == 0) return std::nullopt;
+  auto const written = written_bytes(buffer);
+  for (auto const stride : kStrides) {
+    auto const end = stride * count;
+    if (written <= end && written + 8 > end && pids_plausible(buffer, count, stride)) {
+      return stride;
+    }
+  }
+  std::optional<std::size_t> only;
+  for (auto const stride : kStrides) {
+    if (!all_plausible(buffer, count, stride, limits)) continue;
+    if (only) return std::nullopt;
+    only = stride;
+  }
+  return only;
+}
+
+ProcessListReader::ProcessListReader()
+    : buffer_(kFirstCapacity * kLargestRecordBytes + 64, kUnwritten) {}
+
+// The driver is told room for as many of the largest records as the buffer holds, so it
+// stays within it whatever size it writes.
+ProcessListReader::Answer ProcessListReader::call(Device device, Function* function) {
+  Answer answer;
+  for (int attempt = 0; attempt < kGrowthAttempts; ++attempt) {
+    std::fill(buffer_.begin(), buffer_.end(), kUnwritten);
+    auto const capacity = buffer_.size() / kLargestRecordBytes - 2;
+    auto count = static_cast<unsigned>(capacity);
+    answer.code = function(device, &count, buffer_.data());
+    bool const too_many = answer.code == kSuccess && count > capacity;
+    if (answer.code != kInsufficientSize && !too_many) {
+      answer.count = count;
+      return answer;
+    }
+    // Twice what it asked for: the list may grow again before the next call.
+    auto const wanted = std::max<std::size_t>(std::size_t{count} * 2 + 5, capacity * 2);
+    if (wanted > kLargestCapacity) break;
+    buffer_.resize((wanted + 2) * kLargestRecordBytes);
+  }
+  answer.code = kInsufficientSize;
+  return answer;
+}
+
+void ProcessListReader::append(std::size_t count, std::size_t stride, ListKind kind,
+                               ProcessList& list) const {
+  std::span<std::byte const> const buffer = buffer_;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto const record = buffer.subspan(i * stride, stride);
+    auto const bytes = load<std::uint64_t>(record, kRecordUsedOffset);
+    list.records.push_back(
+        {.pid = load<std::uint32_t>(record, kRecordPidOffset),
+         .process_used_bytes = bytes == kNotAvailable ? std::nullopt : std::optional(bytes),
+         .kinds = kind});
+  }
+}
+
+void ProcessListReader::read_kind(Api const& api, Device device, char const* name,
+                                  Function* function, ListKind kind, RecordLimits const& limits,
+                                  ProcessList& list) {
+  if (function == nullptr) {
+    // Old drivers have no MPS list, and their list of compute processes holds everybody.
+    if (kind == kCompute) add_reason(list, "this driver lists no compute processes");
+    return;
+  }
+  auto const answer = call(device, function);
+  if (answer.code != kSuccess) {
+    auto const severity = severity_of(answer.code);
+    if (severity != Severity::kNoData && severity != Severity::kFailed) {
+      throw CallError{name, answer.code};
+    }
+    if (kind != kCompute && means_absent(answer.code)) return;  // no such processes here
+    add_reason(list, api.describe(name, answer.code));
+    return;
+  }
+  if (answer.count == 0) return;  // says nothing about the record's size
+  auto const symbol = api.symbol_of(name);
+  auto const stride = probe_stride(buffer_, answer.count, limits);
+  if (!stride) {
+    add_reason(list, symbol + " wrote " + std::to_string(answer.count) +
+                         " records of a size that is not understood");
+    return;
+  }
+  strides_[symbol] = *stride;
+  append(answer.count, *stride, kind, list);
+}
+
+ProcessList ProcessListReader::read(Api const& api, Device device, RecordLimits const& limits) {
+  ProcessList list;
+  list.complete = true;
+  read_kind(api, device, "compute_processes", api.compute_processes, kCompute, limits, list);
+  read_kind(api, device, "graphics_processes", api.graphics_processes, kGraphics, limits, list);
+  read_kind(api, device, "mps_processes", api.mps_processes, kMps, limits, list);
+  merge_by_pid(list.records);
+  return list;
+}
+
+}  // namespace memacct::nvml

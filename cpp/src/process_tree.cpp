@@ -1,0 +1,203 @@
+#include "memacct/process_tree.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <memory>
+#include <stdexcept>
+
+namespace memacct {
+namespace {
+
+// What a process that uses a GPU has open or mapped: the driver's device nodes, WSL's, and
+// the simulated GPU's shared memory.
+constexpr std::array<std::string_view, 3> kDeviceMarkers{"/dev/nvidia", "/dev/dxg",
+                                                         "/dev/shm/memacct_sim."};
+constexpr int kLongestChain = 1024;  // a chain of parents that is longer has a loop in it
+
+template <typename T>
+std::optional<T> to_number(std::string_view text) {
+  T value{};
+  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<std::string> read_text(std::string const& path) {
+  int const fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  std::string text;
+  std::array<char, 4096> chunk;
+  ssize_t got = 0;
+  while ((got = ::read(fd, chunk.data(), chunk.size())) > 0) {
+    text.append(chunk.data(), static_cast<std::size_t>(got));
+  }
+  ::close(fd);
+  if (got < 0) return std::nullopt;
+  return text;
+}
+
+std::optional<std::string> read_link(std::string const& path) {
+  std::array<char, 4096> target;
+  auto const length = ::readlink(path.c_str(), target.data(), target.size());
+  if (length < 0) return std::nullopt;
+  return std::string(target.data(), static_cast<std::size_t>(length));
+}
+
+/// The names in a directory that are numbers; nullopt if it cannot be read.
+std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
+  std::unique_ptr<DIR, int (*)(DIR*)> const directory(::opendir(path.c_str()), &::closedir);
+  if (!directory) return std::nullopt;
+  std::vector<std::uint32_t> numbers;
+  while (auto const* const entry = ::readdir(directory.get())) {
+    if (auto const number = to_number<std::uint32_t>(entry->d_name)) numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+bool names_a_device(std::string_view text) {
+  return std::any_of(kDeviceMarkers.begin(), kDeviceMarkers.end(), [&](std::string_view marker) {
+    return text.find(marker) != std::string_view::npos;
+  });
+}
+
+/// Whether the process has a GPU open; nullopt if we may not look.
+std::optional<bool> has_device_open(std::uint32_t pid) {
+  auto const root = "/proc/" + std::to_string(pid);
+  auto const descriptors = numbers_in(root + "/fd");
+  auto const maps = read_text(root + "/maps");
+  if (!descriptors || !maps) return std::nullopt;
+  if (names_a_device(*maps)) return true;
+  return std::any_of(descriptors->begin(), descriptors->end(), [&](std::uint32_t fd) {
+    auto const target = read_link(root + "/fd/" + std::to_string(fd));
+    return target && names_a_device(*target);
+  });
+}
+
+std::vector<std::uint32_t> outer_pids_of(std::string_view status, std::uint32_t own) {
+  std::vector<std::uint32_t> pids;
+  constexpr std::string_view kKey = "\nNSpid:";
+  auto const at = status.find(kKey);
+  if (at == std::string_view::npos) return pids;
+  auto line = status.substr(at + kKey.size());
+  line = line.substr(0, line.find('\n'));
+  while (true) {
+    auto const start = line.find_first_not_of(" \t");
+    if (start == std::string_view::npos) return pids;
+    line.remove_prefix(start);
+    auto const token = line.substr(0, line.find_first_of(" \t"));
+    line.remove_prefix(token.size());
+    if (auto const pid = to_number<std::uint32_t>(token); pid && *pid != own) pids.push_back(*pid);
+  }
+}
+
+}  // namespace
+
+SelfNames read_self_names() {
+  SelfNames names;
+  names.pid = static_cast<std::uint32_t>(::getpid());
+  if (auto const target = read_link("/proc/self")) {
+    names.procfs_pid = to_number<std::uint32_t>(*target);
+  }
+  if (auto const status = read_text("/proc/self/status")) {
+    names.outer_pids = outer_pids_of(*status, names.pid);
+  }
+  // PROC_PID_INIT_INO, include/linux/proc_ns.h: fixed, and no other namespace has it.
+  if (auto const target = read_link("/proc/self/ns/pid")) {
+    names.initial_namespace = *target == "pid:[4026531836]";
+  }
+  return names;
+}
+
+std::optional<ProcessStat> parse_stat(std::string_view text) {
+  // The command, in parentheses, may itself hold spaces and parentheses.
+  auto const close = text.rfind(')');
+  if (close == std::string_view::npos) return std::nullopt;
+  text.remove_prefix(close + 1);
+  ProcessStat stat;
+  for (int field = 3; field <= 22; ++field) {
+    auto const start = text.find_first_not_of(' ');
+    if (start == std::string_view::npos) return std::nullopt;
+    text.remove_prefix(start);
+    auto const token = text.substr(0, text.find_first_of(" \n"));
+    text.remove_prefix(token.size());
+    if (field == 3) stat.state = token.front();
+    if (field == 4) {
+      auto const parent = to_number<std::uint32_t>(token);
+      if (!parent) return std::nullopt;
+      stat.parent_pid = *parent;
+    }
+    if (field == 22) {
+      auto const ticks = to_number<std::uint64_t>(token);
+      if (!ticks) return std::nullopt;
+      stat.start_ticks = *ticks;
+    }
+  }
+  return stat;
+}
+
+std::optional<ProcessStat> read_stat(std::uint32_t pid) {
+  auto const text = read_text("/proc/" + std::to_string(pid) + "/stat");
+  return text ? parse_stat(*text) : std::nullopt;
+}
+
+void ProcessTree::add_root(std::uint32_t pid) {
+  auto const stat = read_stat(pid);
+  if (!stat) throw std::invalid_argument("no process " + std::to_string(pid) + " to add as a root");
+  roots_.push_back({.pid = pid, .start_ticks = stat->start_ticks});
+}
+
+// The start time tells a root from a later process with its number.
+bool ProcessTree::is_root(std::uint32_t pid) const {
+  return std::any_of(roots_.begin(), roots_.end(), [&](Root const& root) {
+    if (root.pid != pid) return false;
+    auto const stat = read_stat(pid);
+    return stat && stat->start_ticks == root.start_ticks;
+  });
+}
+
+bool ProcessTree::contains(std::uint32_t pid, std::uint32_t self_pid) {
+  auto stat = read_stat(pid);
+  if (!stat) {
+    auto const known = remembered_.find(pid);
+    return known != remembered_.end() && known->second;
+  }
+  bool member = is_root(pid);
+  for (int depth = 0; stat && !member && depth < kLongestChain; ++depth) {
+    auto const parent = stat->parent_pid;
+    if (parent == 0) break;
+    member = parent == self_pid || is_root(parent);
+    stat = member ? std::nullopt : read_stat(parent);
+  }
+  remembered_[pid] = member;
+  return member;
+}
+
+void ProcessTree::retain(std::vector<std::uint32_t> const& listed_pids) {
+  std::erase_if(remembered_, [&](auto const& entry) {
+    return std::find(listed_pids.begin(), listed_pids.end(), entry.first) == listed_pids.end();
+  });
+}
+
+std::optional<bool> ProcessTree::holds_nothing(std::uint32_t self_pid) const {
+  auto const pids = numbers_in("/proc");
+  if (!pids) return std::nullopt;
+  ProcessTree walker;  // of its own memory: a question must not change what is remembered
+  walker.roots_ = roots_;
+  for (auto const pid : *pids) {
+    if (pid == self_pid) continue;
+    auto const stat = read_stat(pid);
+    // A zombie has given its memory back; so has a process that has gone meanwhile.
+    if (!stat || stat->state == 'Z' || stat->state == 'X') continue;
+    if (!walker.contains(pid, self_pid)) continue;
+    auto const open = has_device_open(pid);
+    if (open != false) return open ? std::optional(false) : std::nullopt;
+  }
+  return true;
+}
+
+}  // namespace memacct
