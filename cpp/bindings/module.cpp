@@ -10,8 +10,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("monotonic_ns", &memacct::monotonic_ns);
   bindings::bind_errors(m);
   bindings::bind_host(m);
-#if __has_include("memacct/device.hpp")
   bindings::bind_device(m);
-#endif
   bindings::bind_snapshot(m);
 }
