@@ -8,7 +8,7 @@ the scenario. What is compared is what the engine really allocated for its KV ca
 from __future__ import annotations
 
 from .engine import EngineOptions, EngineResult
-from .runner import Bench, Runner
+from .runner import Bench, Runner, count_starts
 from .scenarios import SCENARIOS, TOLERANCE_BYTES, Move, Scenario
 from .table import Row, judge, render, write_json
 from .world import RealWorld, SimulatedWorld, choose_world
@@ -26,6 +26,7 @@ __all__ = [
     "Scenario",
     "SimulatedWorld",
     "choose_world",
+    "count_starts",
     "judge",
     "render",
     "write_json",

@@ -10,7 +10,7 @@ from .engine import EngineOptions, EngineResult, EngineRun
 from .neighbour import Neighbour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -132,10 +132,18 @@ class Runner:
 
     Args:
         progress: called with a line of text before each start and after it.
+        starts_count: how many starts there will be, for the progress; see `count_starts`.
     """
 
-    def __init__(self, bench: Bench, world: World, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        world: World,
+        progress: Callable[[str], None],
+        starts_count: int | None = None,
+    ) -> None:
         self.bench, self.world, self.progress = bench, world, progress
+        self.starts_count = starts_count
         self._isolated: dict[tuple[str, int, bool], EngineResult] = {}
         self._started = 0
 
@@ -159,7 +167,8 @@ class Runner:
         result = self._run(alone, (options,), (name,))[0]
         if COMPILED in result.log() and LOADED not in result.log():
             # A start that compiles takes other memory than one that finds the compiled model.
-            self.progress("  again, with the compiled model")
+            self.progress("  once more, with the compiled model")
+            self._started -= 1
             result = self._run(alone, (options,), (name,))[0]
         return result
 
@@ -179,7 +188,8 @@ class Runner:
         self, scenario: Scenario, engines: tuple[EngineOptions, ...], names: tuple[str, ...]
     ) -> list[EngineResult]:
         self._started += len(names)
-        self.progress(f"start {self._started}: {', '.join(names)} ({scenario.title})")
+        of = "" if self.starts_count is None else f" of {self.starts_count}"
+        self.progress(f"engine start {self._started}{of}: {', '.join(names)} ({scenario.title})")
         world = self.world.machine(
             device_count=scenario.device_count, host_pids=scenario.host_pids
         )
@@ -193,3 +203,17 @@ class Runner:
             said = result.error or f"KV cache {result.kv_cache_bytes} bytes"
             self.progress(f"  {name}: {result.outcome} in {result.wall_s:.0f} s, {said}")
         return results
+
+
+def count_starts(scenarios: Iterable[Scenario]) -> int:
+    """How many engine starts the scenarios take (a compilation's second start not counted)."""
+    isolated: set[tuple[str, int, bool]] = set()
+    count = 0
+    for scenario in scenarios:
+        plain = scenario.neighbour is None and len(scenario.engines) == 1
+        count += len(scenario.engines) * (1 if plain else 2)
+        isolated |= {
+            (options.key(), scenario.device_count, scenario.host_pids)
+            for options in scenario.engines
+        }
+    return count + len(isolated)

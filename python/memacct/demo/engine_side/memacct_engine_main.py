@@ -11,7 +11,9 @@ The request names the model, the engine's arguments and where to put the result;
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -76,8 +78,13 @@ def run(llm: Any, start_s: float) -> dict[str, Any]:
         "workers": workers,
         "tokens_count": len(tokens),
         "additional_config": llm.llm_engine.vllm_config.additional_config,
-        "versions": versions(),
     }
+
+
+def end_with_parent() -> None:
+    """If whoever started this process is killed, the engine ends too (prctl PR_SET_PDEATHSIG)."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def stay(until: Path) -> None:
@@ -88,6 +95,7 @@ def stay(until: Path) -> None:
 
 def main() -> int:
     """Exit status 0 if the engine served, 1 if it did not start."""
+    end_with_parent()
     request = json.loads(Path(sys.argv[1]).read_text())
     result_path = Path(request["result_path"])
     started_s = time.monotonic()
@@ -97,7 +105,7 @@ def main() -> int:
         result = run(llm, time.monotonic() - started_s)
     except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
         result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}
-    write_json(result_path, result)
+    write_json(result_path, {**result, "versions": versions()})
     if request.get("stay") and llm is not None:
         stay(result_path.parent / "served.go")
     return 0 if result["outcome"] == "served" else 1
