@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Where engines that start together wait for each other, in this order.
 RENDEZVOUS = ("initialised", "profiling")
 # What vLLM logs when torch.compile ran, and when its result was found in the cache.
-COMPILED = "torch.compile"
+COMPILED = "Compiling a graph for compile range"
 LOADED = "Directly load AOT compilation"
 
 
