@@ -62,22 +62,6 @@ DeviceKey parse_key(py::handle key) {
                        py::cast<std::string>(py::repr(key)));
 }
 
-DeviceSelection parse_selection(py::handle which) {
-  if (py::isinstance<py::str>(which)) {
-    auto const text = py::cast<std::string>(which);
-    if (auto const set = enum_from_name<DeviceSet>(text)) return *set;
-    throw py::value_error("devices must be 'auto', 'all' or a sequence of devices, not '" + text +
-                          "'");
-  }
-  if (!py::isinstance<py::sequence>(which)) {
-    throw py::type_error("devices must be 'auto', 'all' or a sequence of devices, not " +
-                         py::cast<std::string>(py::repr(which)));
-  }
-  std::vector<DeviceKey> keys;
-  for (auto const key : which) keys.push_back(parse_key(key));
-  return keys;
-}
-
 /// Runs `read` without the GIL, which is not to be held while the session's lock is waited
 /// for or a driver works.
 template <typename Read>
@@ -134,6 +118,22 @@ py::dict diagnosis_dict() {
 }
 
 }  // namespace
+
+DeviceSelection parse_selection(py::handle which) {
+  if (py::isinstance<py::str>(which)) {
+    auto const text = py::cast<std::string>(which);
+    if (auto const set = enum_from_name<DeviceSet>(text)) return *set;
+    throw py::value_error("devices must be 'auto', 'all' or a sequence of devices, not '" + text +
+                          "'");
+  }
+  if (!py::isinstance<py::sequence>(which)) {
+    throw py::type_error("devices must be 'auto', 'all' or a sequence of devices, not " +
+                         py::cast<std::string>(py::repr(which)));
+  }
+  std::vector<DeviceKey> keys;
+  for (auto const key : which) keys.push_back(parse_key(key));
+  return keys;
+}
 
 void bind_device(py::module_& m) {
   bind_structs(m);

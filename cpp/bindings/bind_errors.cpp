@@ -1,5 +1,7 @@
 // Translation of the core's errors into the classes of memacct._errors, in one place.
 #include <exception>
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "bindings.hpp"
@@ -46,19 +48,20 @@ void translate(std::exception_ptr const& error) {
 
 }  // namespace
 
-bool set_python_error() noexcept {
+void set_python_error() noexcept {
   try {
     translate(std::current_exception());
   } catch (py::error_already_set& e) {  // an allocator reader's own error, or a failed import
     e.restore();
   } catch (py::builtin_exception const& e) {  // a value_error or type_error of our own
     e.set_error();
+  } catch (std::invalid_argument const& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (std::bad_alloc const&) {
+    PyErr_NoMemory();
   } catch (std::exception const& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
-  } catch (...) {
-    return false;
   }
-  return true;
 }
 
 void bind_errors(py::module_& /*m*/) {

@@ -24,7 +24,6 @@ struct Interned {
   std::array<PyObject*, kParameterCount> names{};
   std::array<std::pair<PyObject*, HostTier>, EnumNames<HostTier>::value.size()> tiers{};
   PyObject* auto_{};
-  PyObject* all{};
 };
 Interned interned;  // set once, by bind_snapshot; the references are never given back
 
@@ -98,7 +97,12 @@ class AllocatorReader {
     if (!reader) return std::nullopt;
     auto const reported = reader();
     if (reported.is_none()) return std::nullopt;
-    return py::cast<std::vector<AllocatorMemory>>(reported);
+    try {
+      return py::cast<std::vector<AllocatorMemory>>(reported);
+    } catch (py::cast_error const&) {
+      throw py::type_error("the allocator reader must return AllocatorMemory objects or None, not " +
+                           py::cast<std::string>(py::repr(reported)));
+    }
   }
 
  private:
@@ -115,29 +119,43 @@ AllocatorReader allocator_reader;
 
 // ------------------------------------------------------------ snapshot()
 
+bool parse_limits(PyObject* value, HostTier tier) {
+  if (value == nullptr || value == Py_None) return tier == HostTier::kRollup;
+  auto const truth = PyObject_IsTrue(value);
+  if (truth < 0) throw py::error_already_set();
+  return truth == 1;
+}
+
+std::optional<DeviceSelection> parse_devices(PyObject* value) {
+  if (value == nullptr || value == interned.auto_) return DeviceSet::kAuto;
+  if (value == Py_None) return std::nullopt;
+  return parse_selection(value);
+}
+
+/// Reads with the GIL or without it. statm and status cost a few microseconds: less than to
+/// take the GIL back from a thread that got it meanwhile (up to 5 ms), which would be in
+/// span_ns besides. The page walk of smaps_rollup, the dozen files of the limits and the
+/// driver take longer, and other threads must run.
+std::unique_ptr<Snapshot> take(SnapshotRequest const& request) {
+  auto const with_devices = reads_devices(request);
+  auto const taken_ns = monotonic_ns();
+  auto allocators = with_devices ? allocator_reader.call() : std::nullopt;
+  auto const read = [&] {
+    return std::make_unique<Snapshot>(take_snapshot(request, taken_ns, std::move(allocators)));
+  };
+  if (!with_devices && !request.limits && request.host != HostTier::kRollup) return read();
+  py::gil_scoped_release const release;
+  return read();
+}
+
 PyObject* snapshot(PyObject* /*module*/, PyObject* const* args, py::ssize_t positional_count,
                    PyObject* names) {
   try {
     auto const arguments = bind_arguments(args, positional_count, names);
-    SnapshotRequest request{.host = parse_tier(arguments[kHost])};
-    request.limits = arguments[kLimits] == nullptr || arguments[kLimits] == Py_None
-                         ? request.host == HostTier::kRollup
-                         : PyObject_IsTrue(arguments[kLimits]) == 1;
-    request.devices = arguments[kDevices] != Py_None;
-    auto const taken_ns = monotonic_ns();
-    auto const take = [&] {
-      return std::make_unique<Snapshot>(take_snapshot(request, taken_ns, std::nullopt));
-    };
-    // statm and status cost a few microseconds: less than to take the GIL back from a thread
-    // that got it meanwhile (up to 5 ms), which would be in span_ns besides. The page walk of
-    // smaps_rollup takes milliseconds, and other threads must run.
-    std::unique_ptr<Snapshot> result;
-    if (request.host == HostTier::kRollup || request.limits) {
-      py::gil_scoped_release const release;
-      result = take();
-    } else {
-      result = take();
-    }
+    auto const tier = parse_tier(arguments[kHost]);
+    auto result = take({.host = tier,
+                        .limits = parse_limits(arguments[kLimits], tier),
+                        .devices = parse_devices(arguments[kDevices])});
     return py::cast(std::move(result)).release().ptr();
   } catch (...) {
     set_python_error();
@@ -162,7 +180,6 @@ void intern_strings() {
     interned.tiers[i] = {PyUnicode_InternFromString(name), tier};
   }
   interned.auto_ = PyUnicode_InternFromString("auto");
-  interned.all = PyUnicode_InternFromString("all");
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include "memacct/device.hpp"
+
 namespace memacct::bindings {
 
 namespace py = pybind11;
@@ -12,9 +14,12 @@ void bind_host(py::module_& m);
 void bind_device(py::module_& m);
 void bind_snapshot(py::module_& m);
 
-/// Sets the Python error for the C++ exception being handled and returns true; returns
-/// false if it is none of ours. For functions that pybind11 does not wrap.
-/// Call it only inside a catch block and with the GIL held.
-bool set_python_error() noexcept;
+/// 'auto', 'all' or a sequence of devices, as Python names them.
+/// @throws py::type_error or py::value_error that says what is allowed.
+DeviceSelection parse_selection(py::handle which);
+
+/// Sets the Python error for the C++ exception being handled, as pybind11 would. For
+/// functions that it does not wrap. Only inside a catch block, with the GIL held.
+void set_python_error() noexcept;
 
 }  // namespace memacct::bindings

@@ -1,5 +1,7 @@
 #include "memacct/cgroup.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <string_view>
 #include <vector>
@@ -58,6 +60,10 @@ std::vector<Level> find_levels(std::string const& root, CgroupName const& name,
   return levels;
 }
 
+bool has_controller(Level const& level) {
+  return ::access((level.directory + "/memory.stat").c_str(), F_OK) == 0;
+}
+
 /// nullopt: there is no such file, or it says "no limit".
 std::optional<std::uint64_t> read_number(Level const& level, char const* file) {
   if (*file == '\0') return std::nullopt;
@@ -107,9 +113,10 @@ std::optional<CgroupMemory> read_cgroup(std::string const& root) {
   if (!self || !mountinfo) return std::nullopt;
   auto const name = parse_self_cgroup(*self);
   if (!name) return std::nullopt;
-  auto const levels = find_levels(root, *name, parse_cgroup_mounts(*mountinfo, name->version));
-  // No memory.stat: a unified hierarchy without the memory controller, or no such directory.
-  if (levels.empty() || !read_file(levels.front().directory + "/memory.stat")) return std::nullopt;
+  auto levels = find_levels(root, *name, parse_cgroup_mounts(*mountinfo, name->version));
+  // A group without the controller is accounted in the nearest ancestor that has it.
+  std::erase_if(levels, [](Level const& level) { return !has_controller(level); });
+  if (levels.empty()) return std::nullopt;
 
   auto const& files = name->version == 1 ? kV1 : kV2;
   CgroupMemory memory{.version = name->version, .path = name->path};

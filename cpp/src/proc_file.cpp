@@ -104,10 +104,11 @@ ProcFile::State ProcFile::current_state() {
 }
 
 ProcFile::State ProcFile::reopen(State seen) {
+  // A stranger's fd stays open. Asked before the open, which may give the number anew.
+  auto const replaced = fd_of(seen);
+  auto const close_replaced = replaced >= 0 && is_ours(replaced);
   auto const fd = open_read_only(path_);
   if (fd < 0) throw_open_error(path_, errno);
-  auto const replaced = fd_of(seen);
-  auto const close_replaced = replaced >= 0 && is_ours(replaced);  // a stranger's stays open
   auto const fresh = pack(fd, fork_generation());
   identity_.store(file_identity(fd), std::memory_order_release);
   if (!state_.compare_exchange_strong(seen, fresh, std::memory_order_acq_rel)) {

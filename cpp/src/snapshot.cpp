@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "memacct/clock.hpp"
+#include "memacct/dylib.hpp"
 #include "memacct/error.hpp"
 
 namespace memacct {
@@ -28,7 +29,22 @@ void read_if_available(std::optional<T>& part, Read const& read) {
   }
 }
 
+DeviceOptions device_options(std::optional<std::vector<AllocatorMemory>> const& allocators) {
+  DeviceOptions options;
+  if (!allocators) return options;
+  for (auto const& allocator : *allocators) {
+    options.allocator_reserved_bytes[allocator.uuid] = allocator.reserved_bytes;
+  }
+  return options;
+}
+
 }  // namespace
+
+bool reads_devices(SnapshotRequest const& request) noexcept {
+  if (!request.devices) return false;
+  auto const* const set = std::get_if<DeviceSet>(&*request.devices);
+  return set == nullptr || *set != DeviceSet::kAuto || driver_loaded_in_process();
+}
 
 Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
                        std::optional<std::vector<AllocatorMemory>> allocators) {
@@ -40,7 +56,12 @@ Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
     read_if_available(result.cgroup, [] { return read_cgroup(); });
     read_if_available(result.system, read_system);
   }
-  if (request.devices) result.devices.emplace();
+  if (reads_devices(request)) {
+    auto const options = device_options(result.torch);
+    read_if_available(result.devices, [&] { return read_devices(*request.devices, options); });
+  } else if (request.devices) {
+    result.devices.emplace();
+  }
   result.span_ns = monotonic_ns() - taken_ns;
   return result;
 }

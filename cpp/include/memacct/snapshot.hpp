@@ -6,16 +6,8 @@
 #include <vector>
 
 #include "memacct/cgroup.hpp"
-#include "memacct/host.hpp"
-#if __has_include("memacct/device.hpp")
 #include "memacct/device.hpp"
-#else
-namespace memacct {
-struct DeviceMemory {
-  bool operator==(DeviceMemory const&) const = default;
-};
-}  // namespace memacct
-#endif
+#include "memacct/host.hpp"
 
 namespace memacct {
 
@@ -44,12 +36,17 @@ struct Snapshot {
 /// What a snapshot is to hold.
 struct SnapshotRequest {
   HostTier host = HostTier::kBreakdown;
-  bool limits = false;   // cgroup and system as well
-  bool devices = true;
+  bool limits = false;  // cgroup and system as well
+  std::optional<DeviceSelection> devices;  // nullopt: none are asked for
 };
 
-/// Reads, in this order: host, cgroup and system, devices. The caller has already read the
-/// clock (`taken_ns`) and the allocators, whose reader is a function of the host program.
+/// False if `request` asks for no device, or for those with a context in a process without
+/// the CUDA driver. Cost: about 20 ns.
+[[nodiscard]] bool reads_devices(SnapshotRequest const& request) noexcept;
+
+/// Reads, in this order: host, cgroup and system, devices, clock. The caller has read the
+/// clock (`taken_ns`) and then the allocators, whose reader is a function of the host program;
+/// what they hold bounds this process's part of a device where nothing else does.
 ///
 /// A source that is not on this machine leaves its part empty; without smaps_rollup the host
 /// part is the breakdown, as its tier says. @throws every other error of the sources.

@@ -1,0 +1,92 @@
+"""A file imports only what lies below it; host libraries and headers stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PYTHON = [
+    {"_units", "_errors"},
+    {"_core", "_types"},
+    {"_convert"},
+    {"_snapshot", "_sampler"},
+    {"_timeline", "accounting"},
+    {"profile", "reservations", "planning", "doctor"},
+    {"report", "sim"},
+    {"dryrun"},
+    {"integrations", "cli"},  # which never meet
+    {"", "__main__"},  # the package itself
+]
+CPP = [
+    {"units", "error", "clock", "process", "nvml_types"},
+    {"text", "proc_file", "dylib", "ring"},
+    {"proc_text", "cgroup_text", "nvml_api", "cuda_api"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
+    {"identity", "fingerprint", "nvml_session"},
+    {"device"},
+    {"device_session"},
+    {"device_reader"},
+    {"snapshot", "device.cpp"},  # device.hpp is the face of the three below it
+    {"sampler", "recorder"},
+]
+ONLY_IN = {"torch": "integrations", "vllm": "integrations", "typer": "cli", "rich": "cli"}
+
+
+def level(layers: list[set[str]], name: str) -> int:
+    found = [number for number, names in enumerate(layers) if name in names]
+    assert found, f"{name}: give it a level in {Path(__file__).name}"
+    return found[0]
+
+
+def imports(file: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def python_files() -> list[Path]:
+    return sorted((ROOT / "python" / "memacct").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", python_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_python_imports_point_downwards(file: Path) -> None:
+    group = file.relative_to(ROOT / "python" / "memacct").parts[0].removesuffix(".py")
+    group = "" if group == "__init__" else group
+    for name in imports(file):
+        top, _, rest = name.partition(".")
+        below = rest.partition(".")[0]
+        if top == "memacct" and below != group:
+            assert level(PYTHON, below) < level(PYTHON, group), f"{group} imports {name}"
+        assert ONLY_IN.get(top, group) == group, f"{group} imports {name}"
+
+
+def cpp_files() -> list[Path]:
+    return sorted(
+        file for folder in ("include", "src") for file in (ROOT / "cpp" / folder).rglob("*.?pp")
+    )
+
+
+@pytest.mark.parametrize("file", cpp_files(), ids=lambda file: file.name)
+def test_cpp_includes_point_downwards_and_know_no_python(file: Path) -> None:
+    own = level(CPP, "device.cpp" if file.name == "device.cpp" else file.stem)
+    for name in re.findall(r'#\s*include\s*[<"]([^">]+)[">]', file.read_text()):
+        assert not re.search(r"pybind11|Python\.h|^nvml\.h|^cuda", name), (
+            f"{name} does not belong here"
+        )
+        if name.startswith("memacct/") and Path(name).stem != file.stem:
+            assert level(CPP, Path(name).stem) < own, f"{file.name} includes {name}"
+
+
+def test_only_the_bindings_name_python() -> None:
+    files = [f for f in (ROOT / "cpp").rglob("*") if f.suffix in {".hpp", ".cpp", ".h", ".c"}]
+    naming = {f.relative_to(ROOT / "cpp").parts[0] for f in files if "pybind11/" in f.read_text()}
+    assert naming == {"bindings"}
