@@ -84,8 +84,7 @@ void change_foreign(int physical, int64_t delta_bytes, int pid) {
   uint64_t& held = target ? target->bytes[physical] : state.unattributed_bytes[physical];
   if (delta_bytes > 0) {
     uint64_t const used = device_used(state, physical);
-    uint64_t const free =
-        state.config.total_bytes > used ? state.config.total_bytes - used : 0;
+    uint64_t const free = state.config.total_bytes > used ? state.config.total_bytes - used : 0;
     delta_bytes = std::min(delta_bytes, static_cast<int64_t>(free));
   }
   add_signed(held, delta_bytes);

@@ -25,11 +25,11 @@ enum class Status {
 
 /// What each process has done so far; a tenant can wait for another process to reach a number.
 enum class Counter {
-  Launches,             // kernels
-  CudaMemoryQueries,    // cuMemGetInfo, cudaMemGetInfo
-  NvmlMemoryQueries,    // nvmlDeviceGetMemoryInfo and _v2
-  NvmlProcessQueries,   // the process lists
-  GraphCaptures,        // stream captures that began
+  Launches,            // kernels
+  CudaMemoryQueries,   // cuMemGetInfo, cudaMemGetInfo
+  NvmlMemoryQueries,   // nvmlDeviceGetMemoryInfo and _v2
+  NvmlProcessQueries,  // the process lists
+  GraphCaptures,       // stream captures that began
   GraphInstantiations,
 };
 constexpr int kCounters = 6;

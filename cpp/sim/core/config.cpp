@@ -72,8 +72,8 @@ void log(char const* format, ...) {
   int size = std::snprintf(line, sizeof line, "[sim %d] ", ::getpid());
   va_list arguments;
   va_start(arguments, format);
-  size += std::vsnprintf(line + size, sizeof line - static_cast<size_t>(size) - 1, format,
-                         arguments);
+  size +=
+      std::vsnprintf(line + size, sizeof line - static_cast<size_t>(size) - 1, format, arguments);
   va_end(arguments);
   if (size > static_cast<int>(sizeof line) - 2) size = sizeof line - 2;
   line[size++] = '\n';
@@ -84,10 +84,10 @@ void trace(char const* what, int physical, uint64_t bytes, uint64_t device_used_
   static char const* const path = std::getenv("MEMACCT_SIM_TRACE");
   if (path == nullptr || *path == '\0') return;
   char line[200];
-  int const size = std::snprintf(line, sizeof line, "%llu pid=%d device=%d %s bytes=%llu used=%llu\n",
-                                 static_cast<unsigned long long>(monotonic_ns()), ::getpid(),
-                                 physical, what, static_cast<unsigned long long>(bytes),
-                                 static_cast<unsigned long long>(device_used_bytes));
+  int const size = std::snprintf(
+      line, sizeof line, "%llu pid=%d device=%d %s bytes=%llu used=%llu\n",
+      static_cast<unsigned long long>(monotonic_ns()), ::getpid(), physical, what,
+      static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(device_used_bytes));
   append(path, line, static_cast<size_t>(size));
 }
 

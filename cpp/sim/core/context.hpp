@@ -13,11 +13,11 @@ struct Context {
   int device = 0;
   bool primary = false;
   bool active = false;
-  int references = 0;            // of a primary context
+  int references = 0;  // of a primary context
   unsigned flags = 0;
-  uint64_t overhead_bytes = 0;   // what the context itself takes
-  uint64_t extra_bytes = 0;      // modules, graphs, library handles
-  uint64_t small_bytes = 0;      // requests below half a page, which share pages
+  uint64_t overhead_bytes = 0;  // what the context itself takes
+  uint64_t extra_bytes = 0;     // modules, graphs, library handles
+  uint64_t small_bytes = 0;     // requests below half a page, which share pages
 };
 
 [[nodiscard]] MEMACCT_SIM_API Status driver_init();  // cuInit

@@ -100,8 +100,7 @@ std::vector<int> parse_visible(char const* text) {
     size_t const comma = std::min(list.find(',', at), list.size());
     std::string const item = list.substr(at, comma - at);
     at = comma + 1;
-    int const found =
-        item.compare(0, 4, "GPU-") == 0 ? find_by_uuid(item) : find_by_number(item);
+    int const found = item.compare(0, 4, "GPU-") == 0 ? find_by_uuid(item) : find_by_number(item);
     if (found < 0) break;
     for (int const before : visible)
       if (before == found) return {};

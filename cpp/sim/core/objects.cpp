@@ -13,8 +13,8 @@ constexpr uint32_t kStreamMagic = 0x53545245;
 constexpr uint32_t kEventMagic = 0x45564e54;
 constexpr uintptr_t kLastDefaultStream = 2;
 
-std::mutex g_mutex;                 // guards captures
-std::vector<Stream*>& joined() {    // streams brought into a capture by an event
+std::mutex g_mutex;               // guards captures
+std::vector<Stream*>& joined() {  // streams brought into a capture by an event
   static auto* const list = new std::vector<Stream*>;
   return *list;
 }

@@ -22,7 +22,7 @@ constexpr off_t kFirstSlotLock = kInitLock + 1;
 constexpr int kLowestFd = 512;
 
 struct flock record(short type, off_t at) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = at;
@@ -54,7 +54,7 @@ int first_nspid() {
 }
 
 uint64_t own_pid_namespace() {
-  struct stat info {};
+  struct stat info{};
   return ::stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
 }
 
@@ -82,7 +82,7 @@ SharedAccount::SharedAccount() : fd_{open_shared_memory()}, pid_namespace_{own_p
   auto lock = record(F_WRLCK, kInitLock);
   while (::fcntl(fd_, F_SETLKW, &lock) < 0 && errno == EINTR) {
   }
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd_, &info) != 0 || (info.st_size < static_cast<off_t>(sizeof(SharedState)) &&
                                    ::ftruncate(fd_, sizeof(SharedState)) != 0))
     fail("cannot size the shared memory: %s", std::strerror(errno));
@@ -111,8 +111,7 @@ void SharedAccount::initialise(MachineConfig const& config) {
 
 SharedAccount::Lock::Lock(SharedState& state) : state_{state} {
   // Each change under the lock is one store, so a holder that died leaves nothing half done.
-  if (::pthread_mutex_lock(&state_.mutex) == EOWNERDEAD)
-    ::pthread_mutex_consistent(&state_.mutex);
+  if (::pthread_mutex_lock(&state_.mutex) == EOWNERDEAD) ::pthread_mutex_consistent(&state_.mutex);
 }
 
 SharedAccount::Lock::~Lock() { ::pthread_mutex_unlock(&state_.mutex); }

@@ -69,14 +69,22 @@ enum FunctionAttribute {  // CUfunction_attribute
 
 [[nodiscard]] constexpr Result to_result(Status status) {
   switch (status) {
-    case Status::Ok: return kCudaSuccess;
-    case Status::OutOfMemory: return kCudaOutOfMemory;
-    case Status::InvalidDevice: return kCudaInvalidDevice;
-    case Status::InvalidContext: return kCudaInvalidContext;
-    case Status::ContextDestroyed: return kCudaContextDestroyed;
-    case Status::NotInitialized: return kCudaNotInitialized;
-    case Status::NoDevice: return kCudaNoDevice;
-    case Status::InvalidValue: break;
+    case Status::Ok:
+      return kCudaSuccess;
+    case Status::OutOfMemory:
+      return kCudaOutOfMemory;
+    case Status::InvalidDevice:
+      return kCudaInvalidDevice;
+    case Status::InvalidContext:
+      return kCudaInvalidContext;
+    case Status::ContextDestroyed:
+      return kCudaContextDestroyed;
+    case Status::NotInitialized:
+      return kCudaNotInitialized;
+    case Status::NoDevice:
+      return kCudaNoDevice;
+    case Status::InvalidValue:
+      break;
   }
   return kCudaInvalidValue;
 }
@@ -84,18 +92,18 @@ enum FunctionAttribute {  // CUfunction_attribute
 [[nodiscard]] inline void* as_address(DevicePointer p) { return reinterpret_cast<void*>(p); }
 
 // What begins a function of the driver: faults first, then what each checks by itself.
-#define DRIVER_ENTRY_UNINITIALIZED()                                          \
+#define DRIVER_ENTRY_UNINITIALIZED()                                               \
   if (auto const fault_code = ::memacct::sim::fault_in_call(__func__); fault_code) \
   return *fault_code
-#define DRIVER_ENTRY()            \
-  DRIVER_ENTRY_UNINITIALIZED();   \
+#define DRIVER_ENTRY()          \
+  DRIVER_ENTRY_UNINITIALIZED(); \
   if (!::memacct::sim::driver_initialized()) return ::memacct::sim::kCudaNotInitialized
 // Also needs a current context, which it names `context`.
-#define DRIVER_ENTRY_CONTEXT()                                                   \
-  DRIVER_ENTRY_UNINITIALIZED();                                                  \
-  ::memacct::sim::Context* context = nullptr;                                    \
-  if (auto const context_status = ::memacct::sim::usable_context(&context);      \
-      context_status != ::memacct::sim::Status::Ok)                              \
+#define DRIVER_ENTRY_CONTEXT()                                              \
+  DRIVER_ENTRY_UNINITIALIZED();                                             \
+  ::memacct::sim::Context* context = nullptr;                               \
+  if (auto const context_status = ::memacct::sim::usable_context(&context); \
+      context_status != ::memacct::sim::Status::Ok)                         \
   return ::memacct::sim::to_result(context_status)
 
 }  // namespace memacct::sim

@@ -135,16 +135,32 @@ MEMACCT_SIM_EXPORT Result cuPointerGetAttribute(void* out, int attribute, Device
     case kPointerContext:
       *static_cast<Context**>(out) = a.context ? a.context : primary_context(a.device);
       break;
-    case kPointerMemoryType: *static_cast<unsigned*>(out) = host ? 1 : 2; break;
+    case kPointerMemoryType:
+      *static_cast<unsigned*>(out) = host ? 1 : 2;
+      break;
     case kPointerDeviceAddress:
-    case kPointerHostAddress: *static_cast<DevicePointer*>(out) = p; break;
+    case kPointerHostAddress:
+      *static_cast<DevicePointer*>(out) = p;
+      break;
     case kPointerBufferId:
-    case kPointerRangeStart: *static_cast<DevicePointer*>(out) = a.base; break;
-    case kPointerIsManaged: *static_cast<unsigned*>(out) = a.kind == Kind::Managed; break;
-    case kPointerDeviceOrdinal: *static_cast<int*>(out) = a.device; break;
-    case kPointerRangeSize: *static_cast<size_t*>(out) = a.size; break;
-    case kPointerMapped: *static_cast<unsigned*>(out) = 1; break;
-    default: log("cuPointerGetAttribute: attribute %d", attribute); return kCudaInvalidValue;
+    case kPointerRangeStart:
+      *static_cast<DevicePointer*>(out) = a.base;
+      break;
+    case kPointerIsManaged:
+      *static_cast<unsigned*>(out) = a.kind == Kind::Managed;
+      break;
+    case kPointerDeviceOrdinal:
+      *static_cast<int*>(out) = a.device;
+      break;
+    case kPointerRangeSize:
+      *static_cast<size_t*>(out) = a.size;
+      break;
+    case kPointerMapped:
+      *static_cast<unsigned*>(out) = 1;
+      break;
+    default:
+      log("cuPointerGetAttribute: attribute %d", attribute);
+      return kCudaInvalidValue;
   }
   return kCudaSuccess;
 }

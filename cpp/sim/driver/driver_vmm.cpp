@@ -59,8 +59,7 @@ MEMACCT_SIM_EXPORT Result cuMemAddressFree(DevicePointer p, size_t) {
 }
 
 MEMACCT_SIM_EXPORT Result cuMemCreate(uint64_t* handle, size_t size,
-                                      AllocationProperties const* properties,
-                                      unsigned long long) {
+                                      AllocationProperties const* properties, unsigned long long) {
   DRIVER_ENTRY();
   constexpr int kOnDevice = 1;
   if (size == 0 || size % kPageBytes != 0) return kCudaInvalidValue;
@@ -69,8 +68,8 @@ MEMACCT_SIM_EXPORT Result cuMemCreate(uint64_t* handle, size_t size,
   if (physical < 0) return kCudaInvalidDevice;
   Status const status = charge(physical, size, "memcreate");
   if (status == Status::Ok)
-    *handle = reinterpret_cast<uint64_t>(
-        new PhysicalMemory{physical, device, size, 1, *properties});
+    *handle =
+        reinterpret_cast<uint64_t>(new PhysicalMemory{physical, device, size, 1, *properties});
   return to_result(status);
 }
 

@@ -35,8 +35,7 @@ MEMACCT_SIM_EXPORT Result cuModuleLoadData(Module** module, void const*) {
   DRIVER_ENTRY_CONTEXT();
   return load_module(context, module);
 }
-MEMACCT_SIM_EXPORT Result cuModuleLoadDataEx(Module** module, void const*, unsigned, int*,
-                                             void**) {
+MEMACCT_SIM_EXPORT Result cuModuleLoadDataEx(Module** module, void const*, unsigned, int*, void**) {
   DRIVER_ENTRY_CONTEXT();
   return load_module(context, module);
 }
@@ -78,16 +77,23 @@ MEMACCT_SIM_EXPORT Result cuKernelGetFunction(void** function, void* kernel) {
 MEMACCT_SIM_EXPORT Result cuFuncGetAttribute(int* value, int attribute, void*) {
   DRIVER_ENTRY();
   switch (attribute) {
-    case kFunctionMaxThreads: *value = 1024; break;
-    case kFunctionRegisters: *value = 32; break;
+    case kFunctionMaxThreads:
+      *value = 1024;
+      break;
+    case kFunctionRegisters:
+      *value = 32;
+      break;
     case kFunctionPtxVersion:
-    case kFunctionBinaryVersion: *value = 90; break;
-    default: *value = 0;
+    case kFunctionBinaryVersion:
+      *value = 90;
+      break;
+    default:
+      *value = 0;
   }
   return kCudaSuccess;
 }
-MEMACCT_SIM_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*,
-                                                                      int block, size_t) {
+MEMACCT_SIM_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int block,
+                                                                      size_t) {
   DRIVER_ENTRY();
   *blocks = std::clamp(2048 / std::max(1, block), 1, 32);
   return kCudaSuccess;
@@ -162,8 +168,7 @@ MEMACCT_SIM_EXPORT Result cuEventElapsedTime(float* milliseconds, EventHandle a,
   *milliseconds = elapsed_ms(a, b);
   return kCudaSuccess;
 }
-MEMACCT_SIM_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, EventHandle a,
-                                                EventHandle b) {
+MEMACCT_SIM_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, EventHandle a, EventHandle b) {
   DRIVER_ENTRY();
   *milliseconds = elapsed_ms(a, b);
   return kCudaSuccess;

@@ -55,9 +55,9 @@ static_assert(sizeof(Pci) == 68);
 #define NVML_ENTRY()          \
   NVML_ENTRY_UNINITIALIZED(); \
   if (!::memacct::sim::nvml::initialized()) return ::memacct::sim::nvml::kUninitialized
-#define NVML_ENTRY_DEVICE(device)                                 \
-  NVML_ENTRY();                                                   \
-  int const index = ::memacct::sim::nvml::index_of(device);       \
+#define NVML_ENTRY_DEVICE(device)                           \
+  NVML_ENTRY();                                             \
+  int const index = ::memacct::sim::nvml::index_of(device); \
   if (index < 0) return ::memacct::sim::nvml::kInvalidArgument
 
 }  // namespace memacct::sim::nvml

@@ -50,8 +50,7 @@ Result write_records(std::vector<Record> const& records, unsigned* count, void* 
 
 Result list(int index, Mode mode, int version, unsigned* count, void* out) {
   add_count(Counter::NvmlProcessQueries);
-  std::vector<Record> const records =
-      mode == kCompute ? records_of(index) : std::vector<Record>{};
+  std::vector<Record> const records = mode == kCompute ? records_of(index) : std::vector<Record>{};
   return write_records(records, count, out, record_bytes(version));
 }
 
@@ -92,13 +91,13 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses(Device device,
   NVML_ENTRY_DEVICE(device);
   return list(index, kMps, 1, count, out);
 }
-MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v2(Device device,
-                                                                     unsigned* count, void* out) {
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v2(Device device, unsigned* count,
+                                                                     void* out) {
   NVML_ENTRY_DEVICE(device);
   return list(index, kMps, 2, count, out);
 }
-MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v3(Device device,
-                                                                     unsigned* count, void* out) {
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetMPSComputeRunningProcesses_v3(Device device, unsigned* count,
+                                                                     void* out) {
   NVML_ENTRY_DEVICE(device);
   return list(index, kMps, 3, count, out);
 }

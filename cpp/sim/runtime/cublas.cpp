@@ -1,9 +1,9 @@
 // The handwritten part of the simulated libcublas: what must hand something back.
 // All computing entry points are generated stubs that return CUBLAS_STATUS_SUCCESS.
+#include <cublas_v2.h>
+
 #include <cstdlib>
 #include <cstring>
-
-#include <cublas_v2.h>
 
 #include "cudart_common.hpp"
 
@@ -50,7 +50,8 @@ MEMACCT_SIM_EXPORT cublasStatus_t cublasSetPointerMode_v2(cublasHandle_t h, cubl
   h->pointer_mode = m;
   return CUBLAS_STATUS_SUCCESS;
 }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasGetPointerMode_v2(cublasHandle_t h, cublasPointerMode_t* m) {
+MEMACCT_SIM_EXPORT cublasStatus_t cublasGetPointerMode_v2(cublasHandle_t h,
+                                                          cublasPointerMode_t* m) {
   *m = h->pointer_mode;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -70,5 +71,9 @@ MEMACCT_SIM_EXPORT cublasStatus_t cublasGetSmCountTarget(cublasHandle_t h, int* 
   *n = h->sm_count;
   return CUBLAS_STATUS_SUCCESS;
 }
-MEMACCT_SIM_EXPORT const char* cublasGetStatusString(cublasStatus_t) { return "cublas status (simulated)"; }
-MEMACCT_SIM_EXPORT const char* cublasGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS (simulated)"; }
+MEMACCT_SIM_EXPORT const char* cublasGetStatusString(cublasStatus_t) {
+  return "cublas status (simulated)";
+}
+MEMACCT_SIM_EXPORT const char* cublasGetStatusName(cublasStatus_t) {
+  return "CUBLAS_STATUS (simulated)";
+}

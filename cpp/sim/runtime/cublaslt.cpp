@@ -1,11 +1,11 @@
 // The handwritten part of the simulated libcublasLt: opaque descriptors, and a
 // heuristic that always finds one algorithm.
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-
-#include <cublasLt.h>
-#include <cuda_runtime_api.h>
 
 #define MEMACCT_SIM_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -29,27 +29,33 @@ MEMACCT_SIM_EXPORT cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) { return d
 MEMACCT_SIM_EXPORT size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
 MEMACCT_SIM_EXPORT size_t cublasLtGetCudartVersion() { return CUDART_VERSION; }
 
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* d, cublasComputeType_t,
-                                               cudaDataType_t) {
+MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* d,
+                                                           cublasComputeType_t, cudaDataType_t) {
   return make(d);
 }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) { return drop(d); }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* d, cudaDataType, uint64_t,
-                                                 uint64_t, int64_t) {
+MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
+  return drop(d);
+}
+MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* d,
+                                                             cudaDataType, uint64_t, uint64_t,
+                                                             int64_t) {
   return make(d);
 }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t d) { return drop(d); }
+MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t d) {
+  return drop(d);
+}
 MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* d) {
   return make(d);
 }
 MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t d) {
   return drop(d);
 }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixTransformDescCreate(cublasLtMatrixTransformDesc_t* d,
-                                                        cudaDataType) {
+MEMACCT_SIM_EXPORT cublasStatus_t
+cublasLtMatrixTransformDescCreate(cublasLtMatrixTransformDesc_t* d, cudaDataType) {
   return make(d);
 }
-MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatrixTransformDescDestroy(cublasLtMatrixTransformDesc_t d) {
+MEMACCT_SIM_EXPORT cublasStatus_t
+cublasLtMatrixTransformDescDestroy(cublasLtMatrixTransformDesc_t d) {
   return drop(d);
 }
 

@@ -42,14 +42,21 @@ cudaError_t set_error(cudaError_t error) {
 
 cudaError_t to_error(Status status) {
   switch (status) {
-    case Status::Ok: return cudaSuccess;
-    case Status::OutOfMemory: return set_error(cudaErrorMemoryAllocation);
-    case Status::NoDevice: return set_error(cudaErrorNoDevice);
-    case Status::InvalidDevice: return set_error(cudaErrorInvalidDevice);
-    case Status::NotInitialized: return set_error(cudaErrorInitializationError);
+    case Status::Ok:
+      return cudaSuccess;
+    case Status::OutOfMemory:
+      return set_error(cudaErrorMemoryAllocation);
+    case Status::NoDevice:
+      return set_error(cudaErrorNoDevice);
+    case Status::InvalidDevice:
+      return set_error(cudaErrorInvalidDevice);
+    case Status::NotInitialized:
+      return set_error(cudaErrorInitializationError);
     case Status::InvalidContext:
-    case Status::ContextDestroyed: return set_error(cudaErrorDeviceUninitialized);
-    case Status::InvalidValue: break;
+    case Status::ContextDestroyed:
+      return set_error(cudaErrorDeviceUninitialized);
+    case Status::InvalidValue:
+      break;
   }
   return set_error(cudaErrorInvalidValue);
 }
@@ -89,9 +96,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaRuntimeGetVersion(int* v) {
 // The driver's own lookup, in the simulated libcuda.
 extern "C" int cuGetProcAddress_v2(const char*, void**, int, uint64_t, int*);
 
-MEMACCT_SIM_EXPORT cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** fn, unsigned version,
-                                                    unsigned long long flags,
-                                                    cudaDriverEntryPointQueryResult* result) {
+MEMACCT_SIM_EXPORT cudaError_t cudaGetDriverEntryPointByVersion(
+    const char* symbol, void** fn, unsigned version, unsigned long long flags,
+    cudaDriverEntryPointQueryResult* result) {
   int status = 0;
   int rc = cuGetProcAddress_v2(symbol, fn, static_cast<int>(version), flags, &status);
   if (result) *result = static_cast<cudaDriverEntryPointQueryResult>(status);
@@ -99,8 +106,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGetDriverEntryPointByVersion(const char* symb
   return set_error(cudaErrorSymbolNotFound);
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaGetDriverEntryPoint(const char* symbol, void** fn, unsigned long long flags,
-                                           cudaDriverEntryPointQueryResult* result) {
+MEMACCT_SIM_EXPORT cudaError_t cudaGetDriverEntryPoint(const char* symbol, void** fn,
+                                                       unsigned long long flags,
+                                                       cudaDriverEntryPointQueryResult* result) {
   return cudaGetDriverEntryPointByVersion(symbol, fn, CUDART_VERSION, flags, result);
 }
 

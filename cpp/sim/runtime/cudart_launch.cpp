@@ -80,8 +80,8 @@ MEMACCT_SIM_EXPORT void __cudaRegisterFatBinaryEnd(void**) {}
 MEMACCT_SIM_EXPORT void __cudaUnregisterFatBinary(void**) {}
 MEMACCT_SIM_EXPORT char __cudaInitModule(void**) { return 0; }
 
-MEMACCT_SIM_EXPORT void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, void*,
-                                   void*, void*, void*, int*) {
+MEMACCT_SIM_EXPORT void __cudaRegisterFunction(void**, const char* host, char*, const char* name,
+                                               int, void*, void*, void*, void*, int*) {
   kernel_registered(host, name);
   if (!want_kernel_names()) return;
   Registry& r = Registry::get();
@@ -89,19 +89,21 @@ MEMACCT_SIM_EXPORT void __cudaRegisterFunction(void**, const char* host, char*, 
   r.kernels[host] = name;
 }
 
-MEMACCT_SIM_EXPORT void __cudaRegisterVar(void**, char* host, char*, const char*, int, size_t size, int, int) {
+MEMACCT_SIM_EXPORT void __cudaRegisterVar(void**, char* host, char*, const char*, int, size_t size,
+                                          int, int) {
   Registry& r = Registry::get();
   std::lock_guard<std::mutex> g(r.mutex);
   r.variables[host] = {size, nullptr};
 }
 
-MEMACCT_SIM_EXPORT unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void* stream) {
+MEMACCT_SIM_EXPORT unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared,
+                                                        void* stream) {
   t_configs.push_back({grid, block, shared, stream});
   return 0;
 }
 
 MEMACCT_SIM_EXPORT cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared,
-                                              void* stream) {
+                                                          void* stream) {
   if (t_configs.empty()) return cudaErrorUnknown;
   LaunchConfig c = t_configs.back();
   t_configs.pop_back();
@@ -118,27 +120,30 @@ MEMACCT_SIM_EXPORT cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void*
 }
 
 MEMACCT_SIM_EXPORT cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3, dim3, void** args,
-                                      size_t, cudaStream_t stream) {
+                                                  size_t, cudaStream_t stream) {
   return launched(kernel, args, stream);
 }
 
 // ---- launches
 
 MEMACCT_SIM_EXPORT cudaError_t cudaLaunchKernel(const void* func, dim3, dim3, void** args, size_t,
-                                    cudaStream_t stream) {
+                                                cudaStream_t stream) {
   return launched(func, args, stream);
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* func, void** args) {
+MEMACCT_SIM_EXPORT cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config,
+                                                   const void* func, void** args) {
   return launched(func, args, config ? config->stream : nullptr);
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaLaunchCooperativeKernel(const void* func, dim3, dim3, void** args, size_t,
-                                               cudaStream_t stream) {
+MEMACCT_SIM_EXPORT cudaError_t cudaLaunchCooperativeKernel(const void* func, dim3, dim3,
+                                                           void** args, size_t,
+                                                           cudaStream_t stream) {
   return launched(func, args, stream);
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void* data) {
+MEMACCT_SIM_EXPORT cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn,
+                                                  void* data) {
   NEED_CONTEXT();
   if (capturing(stream) != nullptr) {
     note_captured(stream);
@@ -148,8 +153,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostF
   return cudaSuccess;
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t fn, void* data,
-                                         unsigned) {
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t fn,
+                                                     void* data, unsigned) {
   fn(stream, cudaSuccess, data);
   return cudaSuccess;
 }
@@ -165,30 +170,34 @@ MEMACCT_SIM_EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, cons
   return cudaSuccess;
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*,
-                                                                          int block_size, size_t,
-                                                                          unsigned) {
+MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int* blocks, const void*, int block_size, size_t, unsigned) {
   *blocks = std::max(1, std::min(32, 2048 / std::max(1, block_size)));
   return cudaSuccess;
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* func,
-                                                                 int block_size, size_t shared) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, func, block_size, shared, 0);
+MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks,
+                                                                             const void* func,
+                                                                             int block_size,
+                                                                             size_t shared) {
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, func, block_size, shared,
+                                                                0);
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveClusters(int* n, const void*, const cudaLaunchConfig_t*) {
+MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveClusters(int* n, const void*,
+                                                              const cudaLaunchConfig_t*) {
   *n = 16;
   return cudaSuccess;
 }
 
 MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxPotentialClusterSize(int* n, const void*,
-                                                        const cudaLaunchConfig_t*) {
+                                                                    const cudaLaunchConfig_t*) {
   *n = 8;
   return cudaSuccess;
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyAvailableDynamicSMemPerBlock(size_t* n, const void*, int, int) {
+MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyAvailableDynamicSMemPerBlock(size_t* n, const void*,
+                                                                         int, int) {
   *n = 49152;
   return cudaSuccess;
 }
@@ -199,8 +208,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGetFuncBySymbol(cudaFunction_t* f, const void
 }
 
 #if CUDART_VERSION >= 12080
-MEMACCT_SIM_EXPORT cudaError_t cudaLibraryLoadData(cudaLibrary_t* lib, const void*, cudaJitOption*, void**,
-                                       unsigned, cudaLibraryOption*, void**, unsigned) {
+MEMACCT_SIM_EXPORT cudaError_t cudaLibraryLoadData(cudaLibrary_t* lib, const void*, cudaJitOption*,
+                                                   void**, unsigned, cudaLibraryOption*, void**,
+                                                   unsigned) {
   NEED_CONTEXT();
   *lib = reinterpret_cast<cudaLibrary_t>(new char);
   return cudaSuccess;
@@ -222,8 +232,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGetSymbolAddress(void** p, const void* symbol
 MEMACCT_SIM_EXPORT cudaError_t cudaGetSymbolSize(size_t* n, const void* symbol) {
   return variable_address(symbol, n) ? cudaSuccess : set_error(cudaErrorInvalidSymbol);
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyToSymbol(const void* symbol, const void* src, size_t n, size_t offset,
-                                      cudaMemcpyKind) {
+MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyToSymbol(const void* symbol, const void* src, size_t n,
+                                                  size_t offset, cudaMemcpyKind) {
   NEED_CONTEXT();
   size_t size = 0;
   void* p = variable_address(symbol, &size);

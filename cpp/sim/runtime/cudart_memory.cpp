@@ -8,7 +8,6 @@
 
 using namespace memacct::sim;
 
-
 MEMACCT_SIM_EXPORT cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   NEED_CONTEXT();
   add_count(Counter::CudaMemoryQueries);
@@ -30,7 +29,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMallocManaged(void** p, size_t n, unsigned) {
   return to_error(device_alloc(context, n, Kind::Managed, p));
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width, size_t height) {
+MEMACCT_SIM_EXPORT cudaError_t cudaMallocPitch(void** p, size_t* pitch, size_t width,
+                                               size_t height) {
   *pitch = (width + 511) / 512 * 512;
   return cudaMalloc(p, *pitch * height);
 }
@@ -40,8 +40,11 @@ MEMACCT_SIM_EXPORT cudaError_t cudaFree(void* p) {
   return to_error(release(p));
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) { return cudaMalloc(p, n); }
-MEMACCT_SIM_EXPORT cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t, cudaStream_t) {
+MEMACCT_SIM_EXPORT cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) {
+  return cudaMalloc(p, n);
+}
+MEMACCT_SIM_EXPORT cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t,
+                                                       cudaStream_t) {
   return cudaMalloc(p, n);
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
@@ -81,8 +84,11 @@ MEMACCT_SIM_EXPORT cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a
       a->type = cudaMemoryTypeDevice;
       a->hostPointer = nullptr;
       break;
-    case Kind::Managed: a->type = cudaMemoryTypeManaged; break;
-    default: a->type = cudaMemoryTypeHost;
+    case Kind::Managed:
+      a->type = cudaMemoryTypeManaged;
+      break;
+    default:
+      a->type = cudaMemoryTypeHost;
   }
   return cudaSuccess;
 }
@@ -93,7 +99,7 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMemcpy(void* dst, const void* src, size_t n, 
   return cudaSuccess;
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t n, cudaMemcpyKind,
-                                   cudaStream_t stream) {
+                                               cudaStream_t stream) {
   NEED_CONTEXT();
   if (capturing(stream) != nullptr) {
     note_captured(stream);
@@ -103,7 +109,7 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_
   return cudaSuccess;
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyPeerAsync(void* dst, int, const void* src, int, size_t n,
-                                       cudaStream_t) {
+                                                   cudaStream_t) {
   NEED_CONTEXT();
   copy(dst, src, n);
   return cudaSuccess;
@@ -113,17 +119,17 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMemcpyPeer(void* dst, int, const void* src, i
   copy(dst, src, n);
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch,
-                                size_t width, size_t height, cudaMemcpyKind) {
+MEMACCT_SIM_EXPORT cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src,
+                                            size_t spitch, size_t width, size_t height,
+                                            cudaMemcpyKind) {
   NEED_CONTEXT();
   for (size_t y = 0; y < height; ++y)
-    copy(static_cast<char*>(dst) + y * dpitch, static_cast<const char*>(src) + y * spitch,
-                  width);
+    copy(static_cast<char*>(dst) + y * dpitch, static_cast<const char*>(src) + y * spitch, width);
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
-                                     size_t width, size_t height, cudaMemcpyKind kind,
-                                     cudaStream_t) {
+MEMACCT_SIM_EXPORT cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src,
+                                                 size_t spitch, size_t width, size_t height,
+                                                 cudaMemcpyKind kind, cudaStream_t) {
   return cudaMemcpy2D(dst, dpitch, src, spitch, width, height, kind);
 }
 #if CUDART_VERSION >= 12080

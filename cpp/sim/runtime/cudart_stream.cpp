@@ -9,7 +9,8 @@ using namespace memacct::sim;
 
 // ---- streams
 
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, unsigned flags, int priority) {
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, unsigned flags,
+                                                            int priority) {
   NEED_CONTEXT();
   *s = reinterpret_cast<cudaStream_t>(new_stream(flags, priority));
   return cudaSuccess;
@@ -17,7 +18,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, uns
 MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned flags) {
   return cudaStreamCreateWithPriority(s, flags, 0);
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreate(cudaStream_t* s) { return cudaStreamCreateWithPriority(s, 0, 0); }
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamCreate(cudaStream_t* s) {
+  return cudaStreamCreateWithPriority(s, 0, 0);
+}
 MEMACCT_SIM_EXPORT cudaError_t cudaStreamDestroy(cudaStream_t s) {
   delete_stream(s);
   return cudaSuccess;
@@ -64,7 +67,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned
   *e = reinterpret_cast<cudaEvent_t>(new_event(flags));
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaEventCreate(cudaEvent_t* e) { return cudaEventCreateWithFlags(e, 0); }
+MEMACCT_SIM_EXPORT cudaError_t cudaEventCreate(cudaEvent_t* e) {
+  return cudaEventCreateWithFlags(e, 0);
+}
 MEMACCT_SIM_EXPORT cudaError_t cudaEventDestroy(cudaEvent_t e) {
   delete_event(e);
   return cudaSuccess;
@@ -95,9 +100,10 @@ MEMACCT_SIM_EXPORT cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStream
   return begin_capture(s) ? cudaSuccess : set_error(cudaErrorStreamCaptureUnsupported);
 }
 #if CUDART_VERSION >= 12030
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t s, cudaGraph_t, const cudaGraphNode_t*,
-                                                 const cudaGraphEdgeData*, size_t,
-                                                 cudaStreamCaptureMode mode) {
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t s, cudaGraph_t,
+                                                             const cudaGraphNode_t*,
+                                                             const cudaGraphEdgeData*, size_t,
+                                                             cudaStreamCaptureMode mode) {
   return cudaStreamBeginCapture(s, mode);
 }
 #endif
@@ -107,7 +113,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t*
   if (graph) *graph = reinterpret_cast<cudaGraph_t>(g);
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus* status) {
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t s,
+                                                     cudaStreamCaptureStatus* status) {
   *status = capturing(s) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
@@ -115,9 +122,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamC
 // What each version of cudaStreamGetCaptureInfo tells. CUDA 13 has one; in 12 its name is
 // cudaStreamGetCaptureInfo_v3, and the header renames the plain one to _v2.
 namespace {
-cudaError_t capture_info(cudaStream_t s, cudaStreamCaptureStatus* status,
-                                unsigned long long* id, cudaGraph_t* graph,
-                                const cudaGraphNode_t** nodes, size_t* count) {
+cudaError_t capture_info(cudaStream_t s, cudaStreamCaptureStatus* status, unsigned long long* id,
+                         cudaGraph_t* graph, const cudaGraphNode_t** nodes, size_t* count) {
   Graph* g = capturing(s);
   *status = g ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   if (id) *id = g ? g->id : 0;
@@ -131,23 +137,25 @@ cudaError_t capture_info(cudaStream_t s, cudaStreamCaptureStatus* status,
 #define CAPTURE_INFO_WITH_EDGES cudaStreamGetCaptureInfo
 #else
 #define CAPTURE_INFO_WITH_EDGES cudaStreamGetCaptureInfo_v3
-MEMACCT_SIM_EXPORT cudaError_t capture_info_v1(cudaStream_t, cudaStreamCaptureStatus*, unsigned long long*)
-    __asm__("cudaStreamGetCaptureInfo");
+MEMACCT_SIM_EXPORT cudaError_t
+capture_info_v1(cudaStream_t, cudaStreamCaptureStatus*,
+                unsigned long long*) __asm__("cudaStreamGetCaptureInfo");
 cudaError_t capture_info_v1(cudaStream_t s, cudaStreamCaptureStatus* status,
                             unsigned long long* id) {
   return capture_info(s, status, id, nullptr, nullptr, nullptr);
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus* status,
-                                            unsigned long long* id, cudaGraph_t* graph,
-                                            const cudaGraphNode_t** nodes, size_t* count) {
+MEMACCT_SIM_EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s,
+                                                        cudaStreamCaptureStatus* status,
+                                                        unsigned long long* id, cudaGraph_t* graph,
+                                                        const cudaGraphNode_t** nodes,
+                                                        size_t* count) {
   return capture_info(s, status, id, graph, nodes, count);
 }
 #endif
 #if CUDART_VERSION >= 12030
-MEMACCT_SIM_EXPORT cudaError_t CAPTURE_INFO_WITH_EDGES(cudaStream_t s, cudaStreamCaptureStatus* status,
-                                           unsigned long long* id, cudaGraph_t* graph,
-                                           const cudaGraphNode_t** nodes,
-                                           const cudaGraphEdgeData** edges, size_t* count) {
+MEMACCT_SIM_EXPORT cudaError_t CAPTURE_INFO_WITH_EDGES(
+    cudaStream_t s, cudaStreamCaptureStatus* status, unsigned long long* id, cudaGraph_t* graph,
+    const cudaGraphNode_t** nodes, const cudaGraphEdgeData** edges, size_t* count) {
   if (edges) *edges = nullptr;
   return capture_info(s, status, id, graph, nodes, count);
 }
@@ -165,7 +173,8 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGraphDestroy(cudaGraph_t g) {
   delete reinterpret_cast<Graph*>(g);
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t* nodes, size_t* count) {
+MEMACCT_SIM_EXPORT cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t* nodes,
+                                                 size_t* count) {
   size_t n = reinterpret_cast<Graph*>(g)->nodes;
   if (nodes)
     for (size_t i = 0; i < *count; ++i) nodes[i] = reinterpret_cast<cudaGraphNode_t>(g);
@@ -173,7 +182,7 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t*
   return cudaSuccess;
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t g,
-                                                 unsigned long long) {
+                                                             unsigned long long) {
   NEED_CONTEXT();
   GraphExec* e = nullptr;
   Status s = instantiate(reinterpret_cast<Graph*>(g), context, &e);
@@ -181,11 +190,11 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* ex
   return to_error(s);
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t g,
-                                        unsigned long long flags) {
+                                                    unsigned long long flags) {
   return cudaGraphInstantiateWithFlags(exec, g, flags);
 }
 MEMACCT_SIM_EXPORT cudaError_t cudaGraphInstantiateWithParams(cudaGraphExec_t* exec, cudaGraph_t g,
-                                                  cudaGraphInstantiateParams* params) {
+                                                              cudaGraphInstantiateParams* params) {
   params->result_out = cudaGraphInstantiateSuccess;
   return cudaGraphInstantiateWithFlags(exec, g, params->flags);
 }
@@ -198,11 +207,13 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) {
   add_count(Counter::Launches);
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaDeviceGetGraphMemAttribute(int, cudaGraphMemAttributeType, void* v) {
+MEMACCT_SIM_EXPORT cudaError_t cudaDeviceGetGraphMemAttribute(int, cudaGraphMemAttributeType,
+                                                              void* v) {
   *static_cast<uint64_t*>(v) = 0;
   return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaUserObjectCreate(cudaUserObject_t* o, void*, cudaHostFn_t, unsigned, unsigned) {
+MEMACCT_SIM_EXPORT cudaError_t cudaUserObjectCreate(cudaUserObject_t* o, void*, cudaHostFn_t,
+                                                    unsigned, unsigned) {
   *o = reinterpret_cast<cudaUserObject_t>(new char);
   return cudaSuccess;
 }

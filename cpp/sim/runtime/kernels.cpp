@@ -16,8 +16,8 @@ namespace {
 std::shared_mutex g_mutex;
 
 // The kernels that are carried out. Fills have the form kernel(int count, FillFunctor<T>
-// value, std::array<char*, 1> data, ...), and the size of T is kept. Made on first use and never destroyed: kernels are
-// registered while libraries load.
+// value, std::array<char*, 1> data, ...), and the size of T is kept. Made on first use and never
+// destroyed: kernels are registered while libraries load.
 struct Known {
   enum { Fill, Cast, ArgMax } what;
   size_t size;  // of a fill's element
@@ -77,11 +77,23 @@ size_t size_of_mangled(const char* t) {
   if (strncmp(t, "N3c104HalfE", 11) == 0 || strncmp(t, "N3c108BFloat16E", 15) == 0) return 2;
   if (t[0] == '\0' || t[1] != 'E') return 0;
   switch (t[0]) {
-    case 'b': case 'a': case 'h': return 1;
-    case 's': case 't': return 2;
-    case 'i': case 'j': case 'f': return 4;
-    case 'l': case 'm': case 'd': return 8;
-    default: return 0;
+    case 'b':
+    case 'a':
+    case 'h':
+      return 1;
+    case 's':
+    case 't':
+      return 2;
+    case 'i':
+    case 'j':
+    case 'f':
+      return 4;
+    case 'l':
+    case 'm':
+    case 'd':
+      return 8;
+    default:
+      return 0;
   }
 }
 
@@ -113,7 +125,8 @@ void kernel_registered(const void* func, const char* name) {
     return remember(func, {Known::Cast, 0});
   if (strstr(name, "reduce_kernel") && strstr(name, "ReduceOpIfNS0_9ArgMaxOpsIfEEjl"))
     return remember(func, {Known::ArgMax, 0});
-  if (!strstr(name, "vectorized_elementwise_kernel") && !strstr(name, "unrolled_elementwise_kernel"))
+  if (!strstr(name, "vectorized_elementwise_kernel") &&
+      !strstr(name, "unrolled_elementwise_kernel"))
     return;
   const char* functor = strstr(name, "11FillFunctorI");
   if (!functor) return;
@@ -133,7 +146,8 @@ void kernel_launched(const void* func, void** args) {
   if (k.what == Known::ArgMax) return argmax_of_nothing(args);
   int count = *static_cast<int*>(args[0]);
   char* data = *static_cast<char**>(args[2]);
-  if (count > 0) fill_elements(data, static_cast<const char*>(args[1]), k.size, static_cast<size_t>(count));
+  if (count > 0)
+    fill_elements(data, static_cast<const char*>(args[1]), k.size, static_cast<size_t>(count));
 }
 
 }  // namespace memacct::sim

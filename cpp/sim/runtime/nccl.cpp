@@ -1,11 +1,11 @@
 // The handwritten part of the simulated libnccl.so.2: communicators that know their rank
 // and size. Collectives move nothing: they are generated stubs that return ncclSuccess.
+#include <nccl.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstring>
 #include <ctime>
-#include <unistd.h>
-
-#include <nccl.h>
 
 #include "cudart_common.hpp"
 
@@ -28,17 +28,17 @@ MEMACCT_SIM_EXPORT ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   memcpy(id->internal, parts, sizeof parts);
   return ncclSuccess;
 }
-MEMACCT_SIM_EXPORT ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId, int rank) {
+MEMACCT_SIM_EXPORT ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId,
+                                                 int rank) {
   static uint64_t const bytes = option_bytes("MEMACCT_SIM_NCCL_BYTES", 0);
   Context* context = nullptr;
-  if (runtime_context(&context) != Status::Ok ||
-      charge_extra(context, bytes, "nccl") != Status::Ok)
+  if (runtime_context(&context) != Status::Ok || charge_extra(context, bytes, "nccl") != Status::Ok)
     return ncclUnhandledCudaError;
   *comm = new ncclComm{rank, size, context, bytes};
   return ncclSuccess;
 }
-MEMACCT_SIM_EXPORT ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
-                                           ncclConfig_t*) {
+MEMACCT_SIM_EXPORT ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
+                                                       int rank, ncclConfig_t*) {
   return ncclCommInitRank(comm, size, id, rank);
 }
 MEMACCT_SIM_EXPORT ncclResult_t ncclCommDestroy(ncclComm_t comm) {
@@ -64,7 +64,9 @@ MEMACCT_SIM_EXPORT ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* 
   *e = ncclSuccess;
   return ncclSuccess;
 }
-MEMACCT_SIM_EXPORT const char* ncclGetErrorString(ncclResult_t) { return "nccl result (simulated)"; }
+MEMACCT_SIM_EXPORT const char* ncclGetErrorString(ncclResult_t) {
+  return "nccl result (simulated)";
+}
 MEMACCT_SIM_EXPORT const char* ncclGetLastError(ncclComm_t) { return ""; }
 MEMACCT_SIM_EXPORT ncclResult_t ncclMemAlloc(void** p, size_t n) {
   Context* context = nullptr;

@@ -25,10 +25,11 @@ int create() {
 void print_processes(int physical) {
   char const* separator = "";
   for (ProcessUsage const& process : processes(physical)) {
-    std::printf("%s{\"pid\": %d, \"host_pid\": %d, \"process_used_bytes\": %llu, "
-                "\"launches_count\": %llu}",
-                separator, process.pid, process.host_pid, static_cast<Printed>(process.bytes),
-                static_cast<Printed>(process.counts[static_cast<int>(Counter::Launches)]));
+    std::printf(
+        "%s{\"pid\": %d, \"host_pid\": %d, \"process_used_bytes\": %llu, "
+        "\"launches_count\": %llu}",
+        separator, process.pid, process.host_pid, static_cast<Printed>(process.bytes),
+        static_cast<Printed>(process.counts[static_cast<int>(Counter::Launches)]));
     separator = ", ";
   }
 }
@@ -39,14 +40,14 @@ int status() {
     DeviceUsage const usage = device_usage(i);
     char uuid[48];
     device_uuid_text(i, uuid, sizeof uuid);
-    std::printf("%s{\"index\": %d, \"uuid\": \"%s\", \"total_bytes\": %llu, "
-                "\"cuda_total_bytes\": %llu, \"reserved_bytes\": %llu, "
-                "\"unattributed_bytes\": %llu, \"free_bytes\": %llu, \"processes\": [",
-                i == 0 ? "" : ", ", i, uuid, static_cast<Printed>(usage.total_bytes),
-                static_cast<Printed>(machine_config().cuda_total_bytes),
-                static_cast<Printed>(usage.reserved_bytes),
-                static_cast<Printed>(usage.unattributed_bytes),
-                static_cast<Printed>(usage.free_bytes));
+    std::printf(
+        "%s{\"index\": %d, \"uuid\": \"%s\", \"total_bytes\": %llu, "
+        "\"cuda_total_bytes\": %llu, \"reserved_bytes\": %llu, "
+        "\"unattributed_bytes\": %llu, \"free_bytes\": %llu, \"processes\": [",
+        i == 0 ? "" : ", ", i, uuid, static_cast<Printed>(usage.total_bytes),
+        static_cast<Printed>(machine_config().cuda_total_bytes),
+        static_cast<Printed>(usage.reserved_bytes), static_cast<Printed>(usage.unattributed_bytes),
+        static_cast<Printed>(usage.free_bytes));
     print_processes(i);
     std::printf("]}");
   }
@@ -72,6 +73,8 @@ int main(int argc, char** argv) {
     change_unattributed(device_argument(argv[2]), std::strtoll(argv[3], nullptr, 10));
     return 0;
   }
-  std::fprintf(stderr, "usage: memacct_simctl create | status | unattributed DEVICE BYTES | tenant DEVICE\n");
+  std::fprintf(
+      stderr,
+      "usage: memacct_simctl create | status | unattributed DEVICE BYTES | tenant DEVICE\n");
   return 2;
 }

@@ -22,8 +22,8 @@ namespace {
 constexpr int kPollMilliseconds = 1;
 
 constexpr char const* kCounterNames[kCounters] = {
-    "launches",         "cuda_memory_queries", "nvml_memory_queries", "nvml_process_queries",
-    "graph_captures",   "graph_instantiations"};
+    "launches",       "cuda_memory_queries", "nvml_memory_queries", "nvml_process_queries",
+    "graph_captures", "graph_instantiations"};
 
 struct Condition {
   long id = 0;
