@@ -18,9 +18,20 @@ uint64_t held_by_processes(SharedState const& state, int physical) {
   return sum;
 }
 
+uint64_t unattributed(SharedState const& state, int physical) {
+  uint64_t sum = state.unattributed_bytes[physical];
+  for (auto const& slot : state.slots)
+    if (slot.pid != 0) sum += slot.unlisted_bytes[physical];
+  return sum;
+}
+
 uint64_t device_used(SharedState const& state, int physical) {
-  return state.config.reserved_bytes + state.unattributed_bytes[physical] +
+  return state.config.reserved_bytes + unattributed(state, physical) +
          held_by_processes(state, physical);
+}
+
+uint64_t& bytes_of(ProcessSlot& slot, int physical, Listing listing) {
+  return listing == Listing::Listed ? slot.bytes[physical] : slot.unlisted_bytes[physical];
 }
 
 void add_signed(uint64_t& value, int64_t delta) {
@@ -34,7 +45,7 @@ void add_signed(uint64_t& value, int64_t delta) {
 
 MachineConfig const& machine_config() { return SharedAccount::get().state().config; }
 
-Status charge(int physical, uint64_t bytes, char const* what) {
+Status charge(int physical, uint64_t bytes, char const* what, Listing listing) {
   auto& shared = SharedAccount::get();
   auto& state = shared.state();
   uint64_t used = 0;
@@ -50,20 +61,20 @@ Status charge(int physical, uint64_t bytes, char const* what) {
       trace("refused", physical, bytes, used);
       return Status::OutOfMemory;
     }
-    mine.bytes[physical] += bytes;
+    bytes_of(mine, physical, listing) += bytes;
     used += bytes;
   }
   if (bytes != 0) trace(what, physical, bytes, used);
   return Status::Ok;
 }
 
-void uncharge(int physical, uint64_t bytes, char const* what) {
+void uncharge(int physical, uint64_t bytes, char const* what, Listing listing) {
   if (bytes == 0) return;
   auto& shared = SharedAccount::get();
   uint64_t used = 0;
   {
     SharedAccount::Lock const lock{shared.state()};
-    uint64_t& mine = shared.own_slot().bytes[physical];
+    uint64_t& mine = bytes_of(shared.own_slot(), physical, listing);
     mine -= std::min(mine, bytes);
     used = device_used(shared.state(), physical);
   }
@@ -107,7 +118,7 @@ DeviceUsage device_usage(int physical) {
     shared.reap();
     usage.total_bytes = state.config.total_bytes;
     usage.reserved_bytes = state.config.reserved_bytes;
-    usage.unattributed_bytes = state.unattributed_bytes[physical];
+    usage.unattributed_bytes = unattributed(state, physical);
     usage.processes_bytes = held_by_processes(state, physical);
     uint64_t const used = device_used(state, physical);
     usage.free_bytes = usage.total_bytes > used ? usage.total_bytes - used : 0;

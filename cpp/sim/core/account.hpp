@@ -69,9 +69,15 @@ struct ProcessUsage {
 /// as `wanted`. To be called before anything else in the process.
 [[nodiscard]] MEMACCT_SIM_API bool make_machine(MachineConfig const& wanted);
 
+/// Whether the driver's list counts memory as its process's. It does not count managed memory:
+/// that is used by the device and held by nobody.
+enum class Listing { Listed, Unlisted };
+
 /// Takes `bytes` of a device for this process. Whole or not at all.
-[[nodiscard]] MEMACCT_SIM_API Status charge(int physical, uint64_t bytes, char const* what);
-MEMACCT_SIM_API void uncharge(int physical, uint64_t bytes, char const* what);
+[[nodiscard]] MEMACCT_SIM_API Status charge(int physical, uint64_t bytes, char const* what,
+                                            Listing listing = Listing::Listed);
+MEMACCT_SIM_API void uncharge(int physical, uint64_t bytes, char const* what,
+                              Listing listing = Listing::Listed);
 
 /// Changes what another process holds, as if it had allocated or freed at this moment.
 /// `pid` 0 means the largest other holder; if there is none the bytes are held by nobody.

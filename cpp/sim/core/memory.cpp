@@ -68,18 +68,22 @@ uint64_t pages_between(uint64_t before, uint64_t after) {
   return round_up(after, kPageBytes) - round_up(before, kPageBytes);
 }
 
+Listing listing_of(Kind kind) {
+  return kind == Kind::Managed ? Listing::Unlisted : Listing::Listed;
+}
+
 // The mutex of the allocations must be held.
 void give_back(Allocation const& a) {
   if (a.kind == Kind::HostRegistered) return;
   ::munmap(reinterpret_cast<void*>(a.base), host_size(a.size));
   if (a.context == nullptr) return;
   uint64_t cost = round_up(a.size, kPageBytes);
-  if (a.size < kSmallBytes) {
+  if (a.size < kSmallBytes && a.kind == Kind::Device) {
     uint64_t const before = a.context->small_bytes;
     a.context->small_bytes -= round_up(a.size, kSmallUnit);
     cost = pages_between(a.context->small_bytes, before);
   }
-  uncharge(physical_index(a.device), cost, "free");
+  uncharge(physical_index(a.device), cost, "free", listing_of(a.kind));
 }
 
 }  // namespace
@@ -89,16 +93,18 @@ Status device_alloc(Context* context, size_t bytes, Kind kind, void** out) {
   if (bytes == 0) return Status::InvalidValue;
   auto& allocations = Allocations::get();
   std::lock_guard const guard{allocations.mutex};
-  bool const small = bytes < kSmallBytes;
+  bool const small = bytes < kSmallBytes && kind == Kind::Device;
   uint64_t const small_after = context->small_bytes + round_up(bytes, kSmallUnit);
   uint64_t const cost =
       small ? pages_between(context->small_bytes, small_after) : round_up(bytes, kPageBytes);
   int const physical = physical_index(context->device);
-  if (Status const status = charge(physical, cost, "malloc"); status != Status::Ok) return status;
+  if (Status const status = charge(physical, cost, "malloc", listing_of(kind));
+      status != Status::Ok)
+    return status;
   void* const p = small ? map_pages(host_size(bytes), PROT_READ | PROT_WRITE)
                         : map_aligned(host_size(bytes), kPageBytes, PROT_READ | PROT_WRITE);
   if (p == nullptr) {
-    uncharge(physical, cost, "unmalloc");
+    uncharge(physical, cost, "unmalloc", listing_of(kind));
     return Status::OutOfMemory;
   }
   if (small) context->small_bytes = small_after;

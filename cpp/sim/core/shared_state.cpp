@@ -15,7 +15,7 @@ namespace memacct::sim {
 namespace {
 
 constexpr uint32_t kMagic = 0x4d53494d;
-constexpr uint32_t kLayout = 1;
+constexpr uint32_t kLayout = 2;
 // Locked bytes lie beyond the state: a record lock need not cover data.
 constexpr off_t kInitLock = 1 << 24;
 constexpr off_t kFirstSlotLock = kInitLock + 1;

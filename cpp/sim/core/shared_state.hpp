@@ -21,6 +21,7 @@ struct ProcessSlot {
   int32_t host_pid = 0;
   uint64_t pid_namespace = 0;
   uint64_t bytes[kMaxDevices] = {};
+  uint64_t unlisted_bytes[kMaxDevices] = {};  // managed memory
   uint64_t counts[kCounters] = {};
   char container[64] = {};
 };

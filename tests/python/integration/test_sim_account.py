@@ -172,3 +172,31 @@ def test_a_tenant_starts_and_ends_with_its_block(gpu: SimulatedGpu) -> None:
         assert isinstance(tenant, Tenant)
         assert gpu.status().devices[0].process_used_bytes(tenant.pid) == GIB
     assert gpu.status().devices[0].processes == ()
+
+
+def test_managed_memory_is_held_by_nobody_who_is_listed(gpu: SimulatedGpu) -> None:
+    script = """
+import ctypes
+cu = ctypes.CDLL("libcuda.so.1"); c = ctypes.c_void_p(); p = ctypes.c_ulonglong()
+cu.cuInit(0); cu.cuDevicePrimaryCtxRetain(ctypes.byref(c), 0); cu.cuCtxSetCurrent(c)
+assert cu.cuMemAllocManaged(ctypes.byref(p), ctypes.c_size_t(3 << 30), 1) == 0
+print(flush=True); input()
+assert cu.cuMemFree_v2(p) == 0
+assert cu.cuMemAllocManaged(ctypes.byref(p), ctypes.c_size_t(1000), 1) == 0
+print(flush=True); input()
+"""
+    with gpu.popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        for managed_bytes in (3 * GIB, PAGE_BYTES):
+            holder.stdout.readline()
+            device = gpu.status().devices[0]
+            assert_adds_up(device)
+            assert device.process_used_bytes(holder.pid) == CONTEXT_BYTES
+            assert device.unattributed_bytes == 3 * MIB + managed_bytes
+            holder.stdin.write(b"\n")
+    device = gpu.status().devices[0]
+    assert device.unattributed_bytes == 3 * MIB
+    assert_adds_up(device)
