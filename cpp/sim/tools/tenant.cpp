@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <list>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +19,7 @@ namespace {
 
 // A condition is looked at this often; what it waits for lasts much longer.
 constexpr int kPollMilliseconds = 1;
+constexpr uint64_t kAll = ~uint64_t{0};  // of what is held
 
 constexpr char const* kCounterNames[kCounters] = {
     "launches",       "cuda_memory_queries", "nvml_memory_queries", "nvml_process_queries",
@@ -33,7 +33,7 @@ struct Condition {
   bool about_process = false;
   std::string file;
   std::string action;
-  std::optional<uint64_t> amount;
+  uint64_t amount = kAll;
 };
 
 std::vector<std::string> split(std::string const& line) {
@@ -60,7 +60,7 @@ class Tenant {
   void add_condition(std::vector<std::string> const& fields);
   [[nodiscard]] bool holds(Condition const& condition) const;
   void act_on_conditions();
-  void act(std::string const& who, std::string const& action, std::optional<uint64_t> amount);
+  void act(std::string const& who, std::string const& action, uint64_t amount);
   void answer(std::string const& who, std::string const& action, Status status, uint64_t bytes);
 
   int device_;
@@ -88,9 +88,8 @@ void Tenant::answer(std::string const& who, std::string const& action, Status st
   std::fflush(stdout);
 }
 
-void Tenant::act(std::string const& who, std::string const& action,
-                 std::optional<uint64_t> amount) {
-  uint64_t const wanted = amount.value_or(held_bytes_);
+void Tenant::act(std::string const& who, std::string const& action, uint64_t amount) {
+  uint64_t const wanted = amount == kAll ? held_bytes_ : amount;
   uint64_t const bytes = (wanted + kPageBytes - 1) / kPageBytes * kPageBytes;
   if (action == "allocate") {
     Status const status = charge_extra(context_, bytes, "tenant-allocate");
@@ -158,8 +157,7 @@ void Tenant::command(std::vector<std::string> const& fields) {
   } else if (fields[0] == "when" && fields.size() > 2) {
     add_condition(fields);
   } else if (fields.size() == 2) {
-    auto const amount = fields[1] == "all" ? std::nullopt : std::optional{to_number(fields[1])};
-    act("", fields[0], amount);
+    act("", fields[0], fields[1] == "all" ? kAll : to_number(fields[1]));
   } else {
     answer("", fields[0], Status::InvalidValue, 0);
   }

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from memacct._errors import MemacctError
-from memacct.cli import _sim
+from memacct.cli import _demo, _sim
 
 app = typer.Typer(
     name="memacct",
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(_sim.app, name="sim")
+app.command()(_demo.demo)
 
 
 def main() -> None:

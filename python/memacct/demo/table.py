@@ -1,0 +1,147 @@
+"""The demo's results as rows: what is compared, what is right, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from memacct._units import GIB, MIB
+
+from .scenarios import TOLERANCE_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .engine import EngineResult
+    from .scenarios import Scenario
+
+ERROR_LENGTH = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One engine in one scenario.
+
+    Attributes:
+        difference_bytes: native's KV cache less the isolated engine's; None if either is unknown.
+        ok: native did what it should.
+        native_overhead_ns: time in memacct's own code, summed over the engine's processes.
+    """
+
+    scenario: str
+    title: str
+    gpu_memory_bytes: int
+    isolated_bytes: int | None
+    stock_outcome: str
+    stock_bytes: int | None
+    stock_error: str | None
+    native_outcome: str
+    native_bytes: int | None
+    native_error: str | None
+    native_clamped: bool
+    native_overhead_ns: int | None
+    native_attribution: str | None
+    difference_bytes: int | None
+    ok: bool
+
+
+def clamp_warning(result: EngineResult) -> str | None:
+    """The engine's warning that memacct reduced the budget, if it gave one."""
+    for line in result.log().splitlines():
+        if "WARNING" in line and "memacct" in line and "clamped" in line:
+            return line
+    return None
+
+
+def reports(result: EngineResult) -> list[dict[str, Any]]:
+    """What memacct wrote in each of the engine's processes."""
+    folder = result.log_path.parent / "memacct"
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("vllm-*.json"))]
+
+
+def judge(
+    scenario: Scenario, index: int, isolated: EngineResult, stock: EngineResult, native: EngineResult
+) -> Row:
+    """Compares the three runs of the scenario's engine number `index`."""
+    difference = None
+    if native.kv_cache_bytes is not None and isolated.kv_cache_bytes is not None:
+        difference = native.kv_cache_bytes - isolated.kv_cache_bytes
+    clamped = clamp_warning(native) is not None
+    if scenario.clamps:
+        ok = native.served and clamped
+    else:
+        ok = native.served and difference is not None and abs(difference) <= TOLERANCE_BYTES
+    told = reports(native)
+    overheads = [report["overhead_ns"] for report in told]
+    sources = [report["attribution_source"] for report in told if "attribution_source" in report]
+    options = scenario.engines[index]
+    several = len(scenario.engines) > 1
+    return Row(
+        scenario=scenario.key + (str(index + 1) if several else ""),
+        title=scenario.title,
+        gpu_memory_bytes=options.budget_bytes,
+        isolated_bytes=isolated.kv_cache_bytes,
+        stock_outcome=stock.outcome,
+        stock_bytes=stock.kv_cache_bytes,
+        stock_error=stock.error,
+        native_outcome=native.outcome,
+        native_bytes=native.kv_cache_bytes,
+        native_error=native.error,
+        native_clamped=clamped,
+        native_overhead_ns=sum(overheads) if overheads else None,
+        native_attribution=sources[0] if sources else None,
+        difference_bytes=difference,
+        ok=ok,
+    )
+
+
+def _gib(value: int | None) -> str:
+    return "?" if value is None else f"{value / GIB:.3f} GiB"
+
+
+def _outcome(value: int | None, isolated: int | None, error: str | None) -> str:
+    if error is not None:
+        return "[red]fails:[/red] " + error[:ERROR_LENGTH].replace("[", r"\[")
+    short = "" if isolated is None or value is None else f" ({(value - isolated) / MIB:+,.0f} MiB)"
+    return f"serves with {_gib(value)}{short if short != ' (+0 MiB)' else ''}"
+
+
+def _difference(row: Row) -> str:
+    if row.difference_bytes is None:
+        return "?"
+    return f"{row.difference_bytes / MIB:+,.2f} MiB"
+
+
+def render(rows: list[Row], world: str) -> Table:
+    """The table that `memacct demo` prints."""
+    table = Table(title=f"KV cache of a real vLLM engine on {world}", show_lines=True)
+    for name in ("", "scenario", "isolated", "stock vLLM", "vLLM with memacct", "difference", ""):
+        table.add_column(name)
+    for row in rows:
+        native = _outcome(row.native_bytes, None, row.native_error)
+        if row.native_clamped:
+            native += ", clamped with a warning"
+        table.add_row(
+            row.scenario,
+            row.title,
+            _gib(row.isolated_bytes),
+            _outcome(row.stock_bytes, row.isolated_bytes, row.stock_error),
+            native,
+            _difference(row),
+            "[green]ok[/green]" if row.ok else "[red]WRONG[/red]",
+        )
+    return table
+
+
+def write_json(path: Path, rows: list[Row], about: dict[str, Any]) -> None:
+    """Writes the same as data; all quantities in bytes and nanoseconds."""
+    data = {
+        **about,
+        "tolerance_bytes": TOLERANCE_BYTES,
+        "ok": all(row.ok for row in rows),
+        "rows": [asdict(row) for row in rows],
+    }
+    path.write_text(json.dumps(data, indent=1) + "\n")
