@@ -26,9 +26,9 @@ def demo(
         bool, typer.Option("--simulate", help="Use the simulated GPU even if there is a real one.")
     ] = False,
     work: Annotated[Path, typer.Option(help="Folder for the model and the logs.")] = WORK,
-    json_path: Annotated[
-        Path, typer.Option("--json", help="Where the results go as data.")
-    ] = Path("memacct-demo.json"),
+    json_path: Annotated[Path, typer.Option("--json", help="Where the results go as data.")] = Path(
+        "memacct-demo.json"
+    ),
 ) -> None:
     """Run each scenario alone, stock and native; exit non-zero if native is off."""
     from memacct import demo as package

@@ -153,11 +153,13 @@ def _conditions(pairs: list[str]) -> dict[str, Any]:
 
 
 def _act(tenant: Tenant, condition: int, seconds: float | None) -> None:
+    ends_s = time.monotonic() + (seconds or 0)
     action = tenant.wait_action(condition, timeout_s=seconds or float("inf"))
     outcome = action.error or f"now holds {format_bytes(action.held_bytes)}"
     print(f"{action.action} {format_bytes(action.bytes)}: {outcome}", flush=True)
     if seconds is None:
         signal.pause()
+    time.sleep(max(0.0, ends_s - time.monotonic()))
 
 
 def _print_device(device: DeviceStatus) -> None:

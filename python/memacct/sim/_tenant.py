@@ -23,6 +23,7 @@ from memacct._units import parse_bytes
 from memacct.sim._libraries import CONTROL, library_directory
 
 _ANSWER_TIMEOUT_S = 30.0
+_LONGEST_WAIT_S = 3600.0  # select takes no infinity
 
 
 class TenantError(MemacctError):
@@ -232,8 +233,11 @@ class Tenant:
     def _read_line(self, deadline: float, late: str) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
         while b"\n" not in self._input:
-            left_s = max(0.0, deadline - time.monotonic())
-            if not select.select([self._process.stdout], [], [], left_s)[0]:
+            left_s = min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT_S)
+            ready = select.select([self._process.stdout], [], [], left_s)[0]
+            if not ready and time.monotonic() < deadline:
+                continue
+            if not ready:
                 raise TenantError(f"tenant {self.pid}: {late}")
             chunk = os.read(self._process.stdout.fileno(), 65536)
             if not chunk:
