@@ -114,6 +114,14 @@ void DeviceSession::require_some_source() {
   }
 }
 
+// A key cannot be called wrong where no device could be looked up.
+void DeviceSession::require_any(bool none) const {
+  if (!none) return;
+  throw SourceUnavailableError(nvml.library().path(), nvml.notes().empty()
+                                                          ? "NVML lists no device"
+                                                          : nvml.notes().back());
+}
+
 std::vector<DeviceTarget> DeviceSession::everything() {
   std::vector<DeviceTarget> targets;
   for (auto* const device : nvml.devices()) targets.push_back(from_nvml(*device));
@@ -140,6 +148,7 @@ DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
     return from_cuda(devices[static_cast<std::size_t>(ordinal)]);
   }
   auto const all = nvml.devices();
+  require_any(all.empty());
   std::vector<std::string_view> uuids;
   for (auto const* const device : all) uuids.emplace_back(device->uuid);
   auto const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
@@ -159,6 +168,7 @@ DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
 
 DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
   auto const all = everything();
+  require_any(all.empty());
   auto const wanted = lowered(beginning);
   std::vector<DeviceTarget> found;
   for (auto const& target : all) {

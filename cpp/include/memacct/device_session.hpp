@@ -65,6 +65,7 @@ class DeviceSession {
   [[nodiscard]] DeviceTarget by_uuid(std::string const& beginning);
   [[nodiscard]] std::vector<DeviceTarget> everything();
   void require_some_source();
+  void require_any(bool none) const;
 
   std::int32_t pid_;
 };
