@@ -12,6 +12,7 @@ namespace py = pybind11;
 void bind_errors(py::module_& m);
 void bind_host(py::module_& m);
 void bind_device(py::module_& m);
+void bind_device_rules(py::module_& m);
 void bind_snapshot(py::module_& m);
 
 /// 'auto', 'all' or a sequence of devices, as Python names them.

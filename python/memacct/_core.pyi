@@ -241,6 +241,34 @@ def driver_state() -> Literal["absent", "uninitialised", "initialised"]: ...
 def driver_diagnosis() -> dict[str, Any]: ...
 def close_devices() -> None: ...
 
+# The pure rules behind a device reading, for their tests.
+_Rows = Sequence[tuple[int, int | None]]  # (pid, bytes) of each listed process
+
+def _probe_stride(
+    written: bytes,
+    *,
+    capacity_bytes: int,
+    count: int,
+    total_bytes: int | None = None,
+    mig_enabled: bool | None = None,
+) -> int | None: ...
+def _find_own(
+    rows: _Rows,
+    *,
+    pid: int,
+    outer_pids: Sequence[int] = ...,
+    initial_namespace: bool = False,
+    remembered_pid: int | None = None,
+    driver_unused: bool = False,
+    reserved_bytes: int | None = None,
+) -> tuple[AttributionSource, int | None, int | None, str]: ...
+def _interpret_memory(
+    *, total: int, reserved: int, free: int, used: int
+) -> tuple[int | None, int | None]: ...
+def _fingerprint_vote(rounds: Sequence[tuple[_Rows, _Rows, _Rows, int]]) -> int | None: ...
+def _visible_devices(value: str, uuids: Sequence[str]) -> list[int]: ...
+def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
+
 # ---------------------------------------------------------------- snapshot
 
 @final

@@ -161,6 +161,28 @@ def in_fork(source: str, *, faults: str | None = None, limit_s: int = 30) -> Any
     return json.loads(text) if ended == 0 and text else {"ended": ended}
 
 
+class in_tree:  # noqa: N801 (reads as a function does)
+    """A child of this process, a program of its own, that holds `size_bytes`; ends with us."""
+
+    def __init__(self, size_bytes: int, *, context: bool = True) -> None:
+        source = f"context(); allocate({size_bytes})" if context else "pass"
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(source) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def end(self) -> None:
+        """Ends it and waits until it has."""
+        self.process.communicate()
+
+
 def _answer(source: str) -> dict[str, Any]:
     names: dict[str, Any] = globals()
     names["result"] = None

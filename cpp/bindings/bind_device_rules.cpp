@@ -1,0 +1,101 @@
+// Binding of the pure parts of the device readings, for their tests: rules that a machine at
+// hand, or the simulated one, cannot be made to show.
+#include <algorithm>
+#include <tuple>
+
+#include "bindings.hpp"
+#include "device_enums.hpp"
+#include "memacct/fingerprint.hpp"
+#include "memacct/identity.hpp"
+#include "memacct/nvml_session.hpp"
+#include "memacct/process_list.hpp"
+#include "memacct/process_tree.hpp"
+#include "memacct/visible_devices.hpp"
+
+namespace memacct::bindings {
+namespace {
+
+// (pid, bytes or None) of each process of a complete compute list.
+using Rows = std::vector<std::pair<std::uint32_t, std::optional<std::uint64_t>>>;
+
+nvml::ProcessList list_of(Rows const& rows) {
+  nvml::ProcessList list;
+  list.complete = true;
+  for (auto const& [pid, bytes] : rows) {
+    list.records.push_back({.pid = pid, .process_used_bytes = bytes, .kinds = nvml::kCompute});
+  }
+  return list;
+}
+
+std::optional<std::size_t> probe(py::bytes const& written, std::size_t capacity_bytes,
+                                 std::size_t count, std::optional<std::uint64_t> total_bytes,
+                                 std::optional<bool> mig_enabled) {
+  auto const text = static_cast<std::string_view>(written);
+  std::vector<std::byte> buffer(std::max(capacity_bytes, text.size()), nvml::kUnwritten);
+  std::transform(text.begin(), text.end(), buffer.begin(),
+                 [](char c) { return static_cast<std::byte>(c); });
+  return nvml::probe_stride(buffer, count,
+                            {.total_bytes = total_bytes, .mig_enabled = mig_enabled});
+}
+
+py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
+                     bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
+                     bool driver_unused, std::optional<std::uint64_t> reserved_bytes) {
+  SelfFacts facts;
+  facts.names = {.pid = pid, .procfs_pid = pid, .outer_pids = std::move(outer_pids),
+                 .initial_namespace = initial_namespace};
+  facts.remembered_pid = remembered_pid;
+  facts.driver_unused = driver_unused;
+  facts.allocator_reserved_bytes = reserved_bytes;
+  auto const own = find_own(list_of(rows), facts);
+  return py::make_tuple(own.source, own.pid, own.own_bytes, own.reason);
+}
+
+py::tuple memory_v2(std::uint64_t total, std::uint64_t reserved, std::uint64_t free,
+                    std::uint64_t used) {
+  auto const reading = nvml::interpret(nvml::MemoryV2{
+      .version = nvml::kMemoryV2Tag, .total = total, .reserved = reserved, .free = free,
+      .used = used});
+  if (!reading) return py::make_tuple(py::none(), py::none());
+  return py::make_tuple(reading->device_used_bytes, reading->reserved_bytes);
+}
+
+/// Each round: the lists before, while and after `bytes` were held.
+std::optional<std::uint32_t> vote(
+    std::vector<std::tuple<Rows, Rows, Rows, std::uint64_t>> const& rounds) {
+  FingerprintVote votes;
+  for (auto const& [before, holding, after, bytes] : rounds) {
+    votes.add_round(list_of(before), list_of(holding), list_of(after), bytes);
+  }
+  return votes.winner();
+}
+
+std::vector<std::size_t> visible(std::string const& value, std::vector<std::string> const& uuids) {
+  return visible_devices(value, {uuids.begin(), uuids.end()});
+}
+
+std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
+    std::string const& text) {
+  auto const stat = parse_stat(text);
+  if (!stat) return std::nullopt;
+  return std::tuple(std::string(1, stat->state), stat->parent_pid, stat->start_ticks);
+}
+
+}  // namespace
+
+void bind_device_rules(py::module_& m) {
+  m.def("_probe_stride", &probe, py::arg("written"), py::kw_only(), py::arg("capacity_bytes"),
+        py::arg("count"), py::arg("total_bytes") = py::none(),
+        py::arg("mig_enabled") = py::none());
+  m.def("_find_own", &own_record, py::arg("rows"), py::kw_only(), py::arg("pid"),
+        py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,
+        py::arg("remembered_pid") = py::none(), py::arg("driver_unused") = false,
+        py::arg("reserved_bytes") = py::none());
+  m.def("_interpret_memory", &memory_v2, py::kw_only(), py::arg("total"), py::arg("reserved"),
+        py::arg("free"), py::arg("used"));
+  m.def("_fingerprint_vote", &vote, py::arg("rounds"));
+  m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
+  m.def("_parse_stat", &stat_of, py::arg("text"));
+}
+
+}  // namespace memacct::bindings

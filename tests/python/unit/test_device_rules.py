@@ -1,0 +1,244 @@
+"""The pure rules behind a device reading."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+
+from memacct import _core
+from memacct._units import GIB, MIB
+
+ALL_ONES = 2**64 - 1
+NO_INSTANCE = 0xFFFFFFFF
+CAPACITY_BYTES = 64 * 32 + 64
+
+
+def records(stride: int, rows: list[tuple[int, int]]) -> bytes:
+    text = b""
+    for pid, used in rows:
+        whole = struct.pack("<IIQIIQ", pid, 0, used, NO_INSTANCE, NO_INSTANCE, 0)
+        text += whole[:stride]
+    return text
+
+
+def probe(written: bytes, count: int, **limits: bool | int) -> int | None:
+    return _core._probe_stride(
+        written,
+        capacity_bytes=CAPACITY_BYTES,
+        count=count,
+        total_bytes=limits.get("total_bytes"),
+        mig_enabled=bool(limits.get("mig_enabled", False)),
+    )
+
+
+# ---------------------------------------------------------------- record size
+
+
+@pytest.mark.parametrize("stride", [16, 24, 32])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
+def test_record_size_is_what_was_written(stride: int, count: int) -> None:
+    choose = random.Random(stride * count)  # noqa: S311 (a repeatable series)
+    rows = [(choose.randrange(1, 4194304), choose.randrange(0, 80 * GIB)) for _ in range(count)]
+    rows[-1] = (rows[-1][0], ALL_ONES)
+    assert probe(records(stride, rows), count, total_bytes=80 * GIB) == stride
+
+
+def test_an_empty_list_tells_no_size() -> None:
+    assert probe(b"", 0) is None
+
+
+@pytest.mark.parametrize("stride", [16, 24, 32])
+def test_a_driver_that_clears_the_whole_buffer(stride: int) -> None:
+    rows = [(100 + i, i * MIB) for i in range(1, 5)]
+    written = records(stride, rows).ljust(CAPACITY_BYTES, b"\0")
+    assert probe(written, len(rows), total_bytes=GIB) == stride
+
+
+def test_what_no_size_explains_is_not_understood() -> None:
+    assert probe(b"\0" * 96, 4) is None
+    assert probe(b"\xff" * 96, 4) is None
+
+
+# ---------------------------------------------------------------- which record is ours
+
+
+def test_our_pid_with_bytes() -> None:
+    assert _core._find_own([(7, 5 * MIB), (9, GIB)], pid=7) == ("pid", 7, 5 * MIB, "")
+
+
+@pytest.mark.parametrize("used", [0, None])
+def test_our_pid_without_bytes_is_unknown(used: int | None) -> None:
+    source, pid, own_bytes, reason = _core._find_own([(7, used)], pid=7, initial_namespace=True)
+    assert (source, pid, own_bytes) == ("none", 7, None)
+    assert reason
+
+
+def test_absent_is_unknown() -> None:
+    source, pid, own_bytes, reason = _core._find_own([(8, GIB)], pid=7)
+    assert (source, pid, own_bytes) == ("none", None, None)
+    assert "none of the 1 listed processes" in reason
+
+
+def test_the_number_in_an_outer_namespace() -> None:
+    own = _core._find_own([(31000, GIB), (31001, MIB)], pid=7, outer_pids=[31000])
+    assert own[:3] == ("nspid", 31000, GIB)
+
+
+def test_two_numbers_that_could_be_ours_are_none() -> None:
+    source, _, own_bytes, reason = _core._find_own(
+        [(7, MIB), (31000, GIB)], pid=7, outer_pids=[31000]
+    )
+    assert (source, own_bytes) == ("none", None)
+    assert "identify" in reason
+
+
+def test_a_strangers_number_is_rejected_by_what_our_allocator_holds() -> None:
+    rows = [(7, 100 * MIB)]
+    assert _core._find_own(rows, pid=7, reserved_bytes=100 * MIB)[0] == "pid"
+    source, _, own_bytes, reason = _core._find_own(rows, pid=7, reserved_bytes=101 * MIB)
+    assert (source, own_bytes) == ("none", None)
+    assert "another process's number" in reason
+
+
+def test_in_the_machines_own_namespace_our_pid_is_ours() -> None:
+    """Managed memory is in the allocator's account and in no process's: not a contradiction."""
+    own = _core._find_own(
+        [(7, 100 * MIB)], pid=7, initial_namespace=True, reserved_bytes=101 * MIB
+    )
+    assert own == ("pid", 7, 100 * MIB, "")
+
+
+def test_a_rejected_pid_leaves_the_outer_number() -> None:
+    own = _core._find_own(
+        [(7, MIB), (31000, GIB)], pid=7, outer_pids=[31000], reserved_bytes=2 * MIB
+    )
+    assert own[:3] == ("nspid", 31000, GIB)
+
+
+def test_a_fingerprint_wins_over_a_coincidence() -> None:
+    own = _core._find_own([(7, GIB), (31000, 3 * MIB)], pid=7, remembered_pid=31000)
+    assert own[:3] == ("fingerprint", 31000, 3 * MIB)
+
+
+def test_a_fingerprint_that_confirms_a_number_keeps_its_name() -> None:
+    assert _core._find_own([(7, GIB)], pid=7, remembered_pid=7)[0] == "pid"
+    own = _core._find_own([(7, 1), (9, GIB)], pid=7, outer_pids=[9], remembered_pid=9)
+    assert own[:3] == ("nspid", 9, GIB)
+
+
+def test_a_fingerprint_that_is_not_listed_is_unknown() -> None:
+    source, pid, own_bytes, reason = _core._find_own([(7, GIB)], pid=7, remembered_pid=31000)
+    assert (source, pid, own_bytes) == ("fingerprint", 31000, None)
+    assert "not listed" in reason
+
+
+def test_a_process_without_the_driver_holds_nothing() -> None:
+    assert _core._find_own([(9, GIB)], pid=7, driver_unused=True)[2] == 0
+    # Outside the machine's namespace our number in the list is a stranger's then.
+    assert _core._find_own([(7, GIB)], pid=7, driver_unused=True)[2] == 0
+    # Inside it, the list is better evidence than the driver's word.
+    own = _core._find_own([(7, GIB)], pid=7, driver_unused=True, initial_namespace=True)
+    assert own[:3] == ("pid", 7, GIB)
+
+
+# ---------------------------------------------------------------- fingerprint
+
+Rows = list[tuple[int, int | None]]
+
+
+def moving(size_bytes: int, *others: tuple[int, int, int, int]) -> tuple[Rows, Rows, Rows, int]:
+    """A round in which pid 5 moves by `size_bytes` and others hold (pid, before, held, after)."""
+    base = 400 * MIB
+    before: Rows = [(5, base)]
+    held: Rows = [(5, base + size_bytes)]
+    after: Rows = [(5, base)]
+    for pid, first, second, third in others:
+        before.append((pid, first))
+        held.append((pid, second))
+        after.append((pid, third))
+    return sorted(before), sorted(held), sorted(after), size_bytes
+
+
+def test_three_rounds_name_the_process_that_moved() -> None:
+    rounds = [moving(size * 2 * MIB, (9, GIB, GIB, GIB)) for size in (3, 7, 31)]
+    assert _core._fingerprint_vote(rounds[:2]) is None
+    assert _core._fingerprint_vote(rounds) == 5
+
+
+def test_a_neighbour_that_grows_by_as_much_and_stays_does_not_match() -> None:
+    rounds = [
+        moving(size * 2 * MIB, (9, GIB, GIB + size * 2 * MIB, GIB + size * 2 * MIB))
+        for size in (3, 7, 31)
+    ]
+    assert _core._fingerprint_vote(rounds) == 5
+
+
+def test_a_neighbour_that_imitates_a_round_makes_it_worthless() -> None:
+    imitated = moving(6 * MIB, (9, GIB, GIB + 6 * MIB, GIB))
+    rounds = [moving(14 * MIB), moving(62 * MIB)]
+    assert _core._fingerprint_vote([imitated, *rounds]) is None
+    assert _core._fingerprint_vote([imitated, *rounds, moving(10 * MIB)]) == 5
+
+
+def test_nobody_is_named_if_nobody_moves() -> None:
+    still: Rows = [(5, GIB), (9, None)]
+    assert _core._fingerprint_vote([(still, still, still, 6 * MIB)] * 12) is None
+
+
+# ---------------------------------------------------------------- memory, keys, procfs
+
+
+def test_memory_is_understood_by_what_adds_up() -> None:
+    total, reserved, free = 80 * GIB, GIB, 70 * GIB
+    used = 9 * GIB
+    understood = (used, reserved)
+    assert (
+        _core._interpret_memory(total=total, reserved=reserved, free=free, used=used) == understood
+    )
+    # As older documentation has it: used with the reserve.
+    assert (
+        _core._interpret_memory(total=total, reserved=reserved, free=free, used=used + reserved)
+        == understood
+    )
+    # Neither: in use is unknown, the rest is not.
+    assert _core._interpret_memory(total=total, reserved=reserved, free=free, used=8 * GIB) == (
+        None,
+        reserved,
+    )
+    assert _core._interpret_memory(total=0, reserved=0, free=0, used=0) == (None, None)
+
+
+UUIDS = ["GPU-aaaa1111", "GPU-aaaa2222", "GPU-bbbb3333", "MIG-cccc4444"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", [0]),
+        ("2,0", [2, 0]),
+        ("1gpu2", [1]),
+        (" 1 , 2 ", [1, 2]),
+        ("", []),
+        ("-1", []),
+        ("0,-1,1", [0]),
+        ("0,9,1", [0]),
+        ("0,1,0", []),
+        ("GPU-b,GPU-aaaa1", [2, 0]),
+        ("GPU-aaaa", []),
+        ("GPU-b,1", [2]),
+        ("GPU-b,GPU-bbbb", []),
+        ("MIG-c", [3]),
+        ("none", []),
+    ],
+)
+def test_visible_devices(value: str, expected: list[int]) -> None:
+    assert _core._visible_devices(value, UUIDS) == expected
+
+
+def test_stat_of_a_command_with_parentheses() -> None:
+    tail = " ".join(str(n) for n in range(5, 22))
+    assert _core._parse_stat(f"12 (a) b) (c) S 34 {tail} 777 0\n") == ("S", 34, 777)
+    assert _core._parse_stat("12 (a") is None
+    assert _core._parse_stat("12 (a) S x 1 2") is None
