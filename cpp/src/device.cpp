@@ -96,7 +96,7 @@ std::string run_active_rung(DeviceSession& session, DeviceTarget const& target) 
 
 std::vector<DeviceInfo> list_devices() {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   return session.run([&] {
     if (!session.nvml.available()) {
       throw SourceUnavailableError(session.nvml.library().path(), session.nvml.reason());
@@ -116,7 +116,7 @@ std::vector<DeviceMemory> read_devices(DeviceSelection const& which, DeviceOptio
   auto const* const set = std::get_if<DeviceSet>(&which);
   if (set != nullptr && *set == DeviceSet::kAuto && !driver_loaded_in_process()) return {};
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   return session.run([&] {
     return set != nullptr ? read_set(session, *set, options)
                           : read_keys(session, std::get<std::vector<DeviceKey>>(which), options);
@@ -126,7 +126,7 @@ std::vector<DeviceMemory> read_devices(DeviceSelection const& which, DeviceOptio
 DeviceMemory read_device(DeviceKey const& key,
                          std::optional<std::uint64_t> allocator_reserved_bytes, bool with_cuda) {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   return session.run([&] {
     return read_one(session, session.resolve(key),
                     {.allocator_reserved_bytes = allocator_reserved_bytes,
@@ -136,7 +136,7 @@ DeviceMemory read_device(DeviceKey const& key,
 
 Attribution identify(DeviceKey const& key) {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   return session.run([&] {
     auto const target = session.resolve(key);
     auto passive = read_one(session, target, {}).attribution;
@@ -152,26 +152,26 @@ Attribution identify(DeviceKey const& key) {
 
 void forget_identity() {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   session.identified_pid.reset();
 }
 
 void add_tree_root(std::uint32_t pid) {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   session.tree.add_root(pid);
 }
 
 DriverPresence driver_state() {
   if (!driver_loaded_in_process()) return DriverPresence::kAbsent;
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   return presence(session.driver.state());
 }
 
 DriverDiagnosis driver_diagnosis() {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   DriverDiagnosis diagnosis;
   diagnosis.nvml_available = session.nvml.available();
   diagnosis.nvml_library = session.nvml.library().path();
@@ -196,7 +196,7 @@ DriverDiagnosis driver_diagnosis() {
 
 void close_devices() {
   auto& session = DeviceSession::current();
-  std::lock_guard const lock(session.mutex);
+  SessionLock const lock(session);
   session.nvml.close();
 }
 

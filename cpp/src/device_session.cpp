@@ -1,5 +1,6 @@
 #include "memacct/device_session.hpp"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,10 @@ namespace {
 // No function-local static and no lock: a fork's child must get here whatever the parent's
 // other threads were doing.
 constinit std::atomic<DeviceSession*> current_session{nullptr};
+constinit std::atomic<bool> fork_handled{false};
+
+thread_local bool in_session = false;               // this thread holds the lock
+thread_local DeviceSession* held_for_fork = nullptr;  // locked by before_fork()
 
 bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
   if (device.uuid && (cuda::format_uuid(*device.uuid, "GPU-") == other.uuid ||
@@ -47,7 +52,34 @@ std::string what_exists(std::vector<DeviceTarget> const& targets) {
 DeviceSession::DeviceSession(std::int32_t pid, bool initialised_in_ancestor)
     : driver(initialised_in_ancestor), names(read_self_names()), pid_(pid) {}
 
+SessionLock::SessionLock(DeviceSession& session) : session_(session) {
+  session_.mutex_.lock();
+  in_session = true;
+}
+
+SessionLock::~SessionLock() {
+  in_session = false;
+  session_.mutex_.unlock();
+}
+
+void SessionLock::before_fork() noexcept {
+  auto* const session = current_session.load(std::memory_order_acquire);
+  if (in_session || session == nullptr || session->pid_ != ::getpid()) return;
+  if (session->mutex_.try_lock_for(kForkPatience)) held_for_fork = session;
+}
+
+void SessionLock::after_fork_in_parent() noexcept {
+  if (held_for_fork == nullptr) return;
+  held_for_fork->mutex_.unlock();
+  held_for_fork = nullptr;
+}
+
 DeviceSession& DeviceSession::current() {
+  if (!fork_handled.exchange(true)) {
+    // The child keeps nothing of it: its session is a new one.
+    ::pthread_atfork(&SessionLock::before_fork, &SessionLock::after_fork_in_parent,
+                     [] { held_for_fork = nullptr; in_session = false; });
+  }
   auto const pid = static_cast<std::int32_t>(::getpid());
   auto* session = current_session.load(std::memory_order_acquire);
   while (session == nullptr || session->pid_ != pid) {

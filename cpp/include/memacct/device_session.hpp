@@ -1,5 +1,6 @@
 // What this process keeps between device readings, and what a device key means to it.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -21,15 +22,20 @@ struct DeviceTarget {
   std::optional<cuda::Device> cuda;
 };
 
-/// One per process. Everything in it is used under `mutex`, which no thread waits for with
-/// the GIL held.
+// Note [Fork beside a reading]
+// A fork's child gets a fresh session: the parent's is left as it is, since another thread
+// may have held its mutex, and neither NVML nor the driver survives a fork. What the child
+// cannot have afresh are the libraries' own locks. So fork() waits, for kForkPatience at the
+// most, until no thread is in one of our calls to them. Not for the forking thread itself:
+// the libraries fork within a call, to run nvidia-modprobe.
+
+/// One per process. Everything in it is used under a SessionLock, which no thread waits for
+/// with the GIL held.
 class DeviceSession {
  public:
-  /// Of this process. A fork's child gets a fresh one: the parent's is left as it is, since
-  /// another thread may have held its mutex, and neither NVML nor the driver survives a fork.
+  /// Of this process.
   [[nodiscard]] static DeviceSession& current();
 
-  std::mutex mutex;
   nvml::Session nvml;
   cuda::Driver driver;
   ProcessTree tree;
@@ -57,6 +63,7 @@ class DeviceSession {
   }
 
  private:
+  friend class SessionLock;
   DeviceSession(std::int32_t pid, bool initialised_in_ancestor);
   void recover(nvml::CallError const& error, int attempt);
   [[nodiscard]] DeviceTarget from_cuda(cuda::Device const& device);
@@ -68,6 +75,23 @@ class DeviceSession {
   void require_any(bool none) const;
 
   std::int32_t pid_;
+  std::timed_mutex mutex_;
+};
+
+class SessionLock {
+ public:
+  explicit SessionLock(DeviceSession& session);
+  ~SessionLock();
+  SessionLock(SessionLock const&) = delete;
+  SessionLock& operator=(SessionLock const&) = delete;
+
+  static constexpr std::chrono::milliseconds kForkPatience{250};
+  /// What a fork does, in the forking thread, for pthread_atfork.
+  static void before_fork() noexcept;
+  static void after_fork_in_parent() noexcept;
+
+ private:
+  DeviceSession& session_;
 };
 
 }  // namespace memacct

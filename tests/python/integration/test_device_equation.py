@@ -205,9 +205,7 @@ def test_keys(gpu: SimulatedGpu) -> None:
 
 
 @pytest.mark.parametrize(("visible", "order"), [("1", [1]), ("1,0", [1, 0]), ("", [])])
-def test_ordinals_follow_visible_devices(
-    gpu: SimulatedGpu, visible: str, order: list[int]
-) -> None:
+def test_ordinals_follow_visible_devices(gpu: SimulatedGpu, visible: str, order: list[int]) -> None:
     with DeviceProcess(gpu, env={"CUDA_VISIBLE_DEVICES": visible}) as process:
         for when in ("pass", "call('cuInit', 0)" if order else "pass"):
             process.run(when)

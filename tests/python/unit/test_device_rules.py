@@ -104,9 +104,7 @@ def test_a_strangers_number_is_rejected_by_what_our_allocator_holds() -> None:
 
 def test_in_the_machines_own_namespace_our_pid_is_ours() -> None:
     """Managed memory is in the allocator's account and in no process's: not a contradiction."""
-    own = _core._find_own(
-        [(7, 100 * MIB)], pid=7, initial_namespace=True, reserved_bytes=101 * MIB
-    )
+    own = _core._find_own([(7, 100 * MIB)], pid=7, initial_namespace=True, reserved_bytes=101 * MIB)
     assert own == ("pid", 7, 100 * MIB, "")
 
 
