@@ -178,7 +178,8 @@ def test_driver_call_fails(gpu: SimulatedGpu, truth: dict[str, int], function: s
 
 def test_a_failing_free_leaves_one_block_at_most(gpu: SimulatedGpu, truth: dict[str, int]) -> None:
     assert truth
-    source = CASE.split("result", maxsplit=1)[0] + "result = [reading(), attempt(_core.identify, 0), reading()]"
+    setup = CASE.split("result", maxsplit=1)[0]
+    source = setup + "result = [reading(), attempt(_core.identify, 0), reading()]"
     with DeviceProcess(gpu) as process:
         answer = process.run(
             f"result = in_fork({source!r}, faults='cuMemFree_v2: error=1; pids: host')"
