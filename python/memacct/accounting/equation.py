@@ -27,17 +27,6 @@ class EquationRow:
     since_start_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineTerms:
-    """How an engine splits its own memory, and what it is about to take."""
-
-    weights_bytes: int | None
-    allocator_reserved_bytes: int | None
-    activations_peak_bytes: int
-    graphs_bytes: int
-    kv_cache_bytes: int
-
-
 def device_equation(
     device: DeviceMemory, *, baseline: DeviceMemory | None = None
 ) -> tuple[EquationRow, ...]:
@@ -63,34 +52,51 @@ def device_equation(
 
 
 def engine_equation(
-    device: DeviceMemory, terms: EngineTerms, *, baseline: DeviceMemory | None = None
+    device: DeviceMemory,
+    *,
+    weights_bytes: int | None,
+    allocator_reserved_bytes: int | None,
+    activations_peak_bytes: int,
+    graphs_bytes: int,
+    kv_cache_bytes: int,
+    baseline: DeviceMemory | None = None,
 ) -> tuple[EquationRow, ...]:
     """Returns the equation with ``own`` split the engine's way, now and once it serves.
 
     Activations, graphs and the KV cache come out of what is free, so that both columns
     add up to the device's total when all terms are known.
+
+    Args:
+        device: the reading of now.
+        weights_bytes: what of ``own`` is weights.
+        allocator_reserved_bytes: what of ``own`` the engine's allocator holds.
+        activations_peak_bytes: what a step takes above what stays.
+        graphs_bytes: what graph capture will take.
+        kv_cache_bytes: the budget.
+        baseline: the reading at the start, for the changes since.
     """
     own, *others, free = device_equation(device, baseline=baseline)
-    planned = terms.activations_peak_bytes + terms.graphs_bytes + terms.kv_cache_bytes
+    planned = activations_peak_bytes + graphs_bytes + kv_cache_bytes
     still_free = None if free.now_bytes is None else free.now_bytes - planned
     return (
-        *_own_rows(own.now_bytes, own.source, terms),
-        _planned("activations peak", terms.activations_peak_bytes, "torch peak − allocated"),
-        _planned("CUDA graphs", terms.graphs_bytes, "the engine's estimate"),
-        _planned("KV cache", terms.kv_cache_bytes, "budget"),
+        *_own_rows(own, weights_bytes, allocator_reserved_bytes),
+        _planned("activations peak", activations_peak_bytes, "torch peak − allocated"),
+        _planned("CUDA graphs", graphs_bytes, "the engine's estimate"),
+        _planned("KV cache", kv_cache_bytes, "budget"),
         *others,
         replace(free, planned_bytes=still_free),
     )
 
 
-def _own_rows(own: int | None, source: str, terms: EngineTerms) -> tuple[EquationRow, ...]:
-    weights, reserved = terms.weights_bytes, terms.allocator_reserved_bytes
+def _own_rows(
+    own: EquationRow, weights: int | None, reserved: int | None
+) -> tuple[EquationRow, ...]:
     other = None if weights is None or reserved is None else reserved - weights
-    non_torch = None if own is None or reserved is None else own - reserved
+    non_torch = None if own.now_bytes is None or reserved is None else own.now_bytes - reserved
     return (
         _held("weights", weights, "torch allocated while loading"),
         _held("other torch", other, "torch reserved − weights"),
-        _held("non-torch", non_torch, f"{source}, − torch reserved"),
+        _held("non-torch", non_torch, f"{own.source}, − torch reserved"),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from memacct._units import format_bytes
-from memacct.accounting.equation import EngineTerms, engine_equation
+from memacct.accounting.equation import engine_equation
 from memacct.accounting.foreign import ForeignChange, foreign_changes
 from memacct.report.text import render_equation
 
@@ -98,14 +98,15 @@ def _device_rows(
     peak = int(worker.peak_activation_memory)
     # vLLM's "peak activation" has the applied graph estimate in it (0.18 and later).
     activations = peak - graphs if peak >= graphs else peak
-    terms = EngineTerms(
+    rows = engine_equation(
+        now.device,
         weights_bytes=int(worker.model_runner.model_memory_usage),
         allocator_reserved_bytes=now.allocator_reserved_bytes,
         activations_peak_bytes=activations,
         graphs_bytes=graphs,
         kv_cache_bytes=budget.final_bytes,
+        baseline=baseline.device,
     )
-    rows = engine_equation(now.device, terms, baseline=baseline.device)
     moved = () if baseline.device is None else foreign_changes(baseline.device, now.device)
     return rows, moved
 
