@@ -17,7 +17,7 @@ PYTHON = [
     {"_timeline", "accounting"},
     {"profile", "reservations", "planning", "doctor"},
     {"report", "sim"},
-    {"dryrun"},
+    {"dryrun", "demo"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]
@@ -66,7 +66,9 @@ def test_python_imports_point_downwards(file: Path) -> None:
         below = rest.partition(".")[0]
         if top == "memacct" and below != group:
             assert level(PYTHON, below) < level(PYTHON, group), f"{group} imports {name}"
-        assert ONLY_IN.get(top, group) == group, f"{group} imports {name}"
+        # The demo's engine side is programs that the engine's own Python runs.
+        if "engine_side" not in file.parts:
+            assert ONLY_IN.get(top, group) == group, f"{group} imports {name}"
 
 
 def cpp_files() -> list[Path]:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import types
 
+import pytest
+
 import memacct
 from memacct import _core
 
@@ -17,11 +19,19 @@ def test_all_lists_exactly_the_visible_names() -> None:
         name
         for name, value in vars(memacct).items()
         if not name.startswith("_")
-        and name != "annotations"
+        and name not in {"annotations", "TYPE_CHECKING"}
         and not isinstance(value, types.ModuleType)
     }
     assert sorted(memacct.__all__) == memacct.__all__
-    assert set(memacct.__all__) == visible | {"__version__"}
+    # Loaded when it is asked for.
+    assert set(memacct.__all__) == visible | {"__version__", "SnapshotDelta"}
+    assert dir(memacct) == memacct.__all__
+    assert memacct.SnapshotDelta.__module__ == "memacct._types"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'snapshots'"):
+        _ = memacct.snapshots
 
 
 def test_snapshot_is_the_native_function() -> None:
@@ -65,5 +75,5 @@ def test_import_opens_no_file_loads_no_driver_and_starts_no_thread() -> None:
     heavy = {"numpy", "typer", "rich", "torch", "vllm", "asyncio", "typing_extensions"}
     assert not heavy & {name.partition(".")[0] for name in found["modules"]}
     ours = {name for name in found["modules"] if name.startswith("memacct.")}
-    expected = {"_core", "_errors", "_types", "_units"}
+    expected = {"_core", "_errors"}
     assert ours == {f"memacct.{name}" for name in expected}
