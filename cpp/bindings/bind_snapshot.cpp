@@ -141,7 +141,9 @@ std::unique_ptr<Snapshot> take(SnapshotRequest const& request) {
   auto const taken_ns = monotonic_ns();
   auto allocators = with_devices ? allocator_reader.call() : std::nullopt;
   auto const read = [&] {
-    return std::make_unique<Snapshot>(take_snapshot(request, taken_ns, std::move(allocators)));
+    // Not make_unique: this way the snapshot is built where it stays.
+    return std::unique_ptr<Snapshot>(
+        new Snapshot(take_snapshot(request, with_devices, taken_ns, std::move(allocators))));
   };
   if (!with_devices && !request.limits && request.host != HostTier::kRollup) return read();
   py::gil_scoped_release const release;

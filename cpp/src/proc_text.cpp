@@ -32,19 +32,34 @@ struct KibLine {
   bool required = false;
 };
 
+/// A bit per letter. Most lines of a file are told from ours by their first one.
+std::uint64_t letter_bit(char letter) { return std::uint64_t{1} << (static_cast<unsigned>(letter) & 63U); }
+
+bool has_key(std::string_view line, std::string_view key) {
+  return line.size() > key.size() && line[key.size()] == ':' && line.starts_with(key);
+}
+
 /// The values of `lines` in `text`, in their order; lines with other keys are passed over.
+/// Looks no further once it has them all. Fast if `lines` are in the kernel's order: each
+/// line is first compared with the one after the last that was found.
 template <std::size_t N>
 std::array<std::optional<std::uint64_t>, N> read_kib_lines(std::string_view text,
                                                            char const* source,
                                                            std::array<KibLine, N> const& lines) {
   std::array<std::optional<std::uint64_t>, N> values;
-  while (!text.empty()) {
+  std::uint64_t first_letters = 0;
+  for (auto const& line : lines) first_letters |= letter_bit(line.key.front());
+  std::size_t next = 0;
+  for (std::size_t found = 0; found < N && !text.empty();) {
     auto const line = take_line(text, source);
-    for (std::size_t i = 0; i < N; ++i) {
-      auto const& key = lines[i].key;
-      if (line.size() <= key.size() || line[key.size()] != ':' || !line.starts_with(key)) continue;
+    if (line.empty() || (letter_bit(line.front()) & first_letters) == 0) continue;
+    for (std::size_t tried = 0; tried < N; ++tried) {
+      auto const i = next + tried < N ? next + tried : next + tried - N;
+      if (!has_key(line, lines[i].key)) continue;
       if (values[i]) throw_format(source, "a second line of this name", line);
-      values[i] = parse_kib(line.substr(key.size() + 1), source, line);
+      values[i] = parse_kib(line.substr(lines[i].key.size() + 1), source, line);
+      next = i + 1 < N ? i + 1 : 0;
+      ++found;
       break;
     }
   }
@@ -77,31 +92,31 @@ Statm parse_statm(std::string_view text, std::uint64_t page_bytes) {
 }
 
 Status parse_status(std::string_view text) {
-  static constexpr std::array<KibLine, 12> kLines{{{"VmSize", true},
+  static constexpr std::array<KibLine, 12> kLines{{{"VmPeak"},
+                                                   {"VmSize", true},
+                                                   {"VmLck"},
+                                                   {"VmPin"},
+                                                   {"VmHWM"},
                                                    {"VmRSS", true},
                                                    {"RssAnon"},
                                                    {"RssFile"},
                                                    {"RssShmem"},
+                                                   {"VmPTE"},
                                                    {"VmSwap"},
-                                                   {"HugetlbPages"},
-                                                   {"VmLck"},
-                                                   {"VmPin"},
-                                                   {"VmHWM"},
-                                                   {"VmPeak"},
-                                                   {"VmPTE"}}};
+                                                   {"HugetlbPages"}}};
   auto const values = read_kib_lines(text, kStatus, kLines);
-  return {.vms_bytes = *values[0],
-          .rss_bytes = *values[1],
-          .rss_anon_bytes = values[2],
-          .rss_file_bytes = values[3],
-          .rss_shmem_bytes = values[4],
-          .swap_bytes = values[5],
-          .hugetlb_bytes = values[6],
-          .locked_bytes = values[7],
-          .pinned_bytes = values[8],
-          .peak_rss_bytes = values[9],
-          .peak_vms_bytes = values[10],
-          .page_tables_bytes = values[11]};
+  return {.vms_bytes = *values[1],
+          .rss_bytes = *values[5],
+          .rss_anon_bytes = values[6],
+          .rss_file_bytes = values[7],
+          .rss_shmem_bytes = values[8],
+          .swap_bytes = values[10],
+          .hugetlb_bytes = values[11],
+          .locked_bytes = values[2],
+          .pinned_bytes = values[3],
+          .peak_rss_bytes = values[4],
+          .peak_vms_bytes = values[0],
+          .page_tables_bytes = values[9]};
 }
 
 SmapsRollup parse_smaps_rollup(std::string_view text) {

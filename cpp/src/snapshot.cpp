@@ -46,7 +46,7 @@ bool reads_devices(SnapshotRequest const& request) noexcept {
   return set == nullptr || *set != DeviceSet::kAuto || driver_loaded_in_process();
 }
 
-Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
+Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices, std::uint64_t taken_ns,
                        std::optional<std::vector<AllocatorMemory>> allocators) {
   Snapshot result{.taken_ns = taken_ns,
                   .host = read_host_or_less(request.host),
@@ -56,7 +56,7 @@ Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
     read_if_available(result.cgroup, [] { return read_cgroup(); });
     read_if_available(result.system, read_system);
   }
-  if (reads_devices(request)) {
+  if (with_devices) {
     auto const options = device_options(result.torch);
     read_if_available(result.devices, [&] { return read_devices(*request.devices, options); });
   } else if (request.devices) {

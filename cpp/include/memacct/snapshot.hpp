@@ -48,9 +48,12 @@ struct SnapshotRequest {
 /// clock (`taken_ns`) and then the allocators, whose reader is a function of the host program;
 /// what they hold bounds this process's part of a device where nothing else does.
 ///
+/// `with_devices` is what reads_devices() said: where it is false, no device is looked for.
+///
 /// A source that is not on this machine leaves its part empty; without smaps_rollup the host
 /// part is the breakdown, as its tier says. @throws every other error of the sources.
-[[nodiscard]] Snapshot take_snapshot(SnapshotRequest const& request, std::uint64_t taken_ns,
+[[nodiscard]] Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices,
+                                     std::uint64_t taken_ns,
                                      std::optional<std::vector<AllocatorMemory>> allocators);
 
 }  // namespace memacct
