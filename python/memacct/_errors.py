@@ -78,3 +78,18 @@ class BudgetError(MemacctError):
 
 class ConfigError(MemacctError, ValueError):
     """A configuration key or value is wrong; the message names both and what is allowed."""
+
+
+# People see these names in tracebacks, and import them from the package.
+for _public in (
+    MemacctError,
+    SourceError,
+    SourceUnavailableError,
+    SourceReadError,
+    SourceFormatError,
+    DriverError,
+    SamplerError,
+    BudgetError,
+    ConfigError,
+):
+    _public.__module__ = "memacct"

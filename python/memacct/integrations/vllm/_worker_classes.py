@@ -10,6 +10,8 @@ import functools
 import importlib
 from typing import Any
 
+from memacct.integrations.vllm._own_time import own_time
+
 _BASES = {
     "GPUWorker": ("vllm.v1.worker.gpu_worker", "Worker"),
     "CPUWorker": ("vllm.v1.worker.cpu_worker", "CPUWorker"),
@@ -23,9 +25,11 @@ def worker_class(name: str) -> type:
     base: Any = getattr(importlib.import_module(module), base_name)
 
     def init_device(self: Any) -> Any:
-        from memacct.integrations.vllm._attach import start
+        with own_time:
+            from memacct.integrations.vllm._attach import start
 
-        with start(self, default_profiler="native"):
+            attachment = start(self, default_profiler="native")
+        with attachment:
             return base.init_device(self)
 
     return type(
