@@ -7,6 +7,7 @@ test's end of it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from memacct import MemacctError, _core
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -30,17 +31,24 @@ if TYPE_CHECKING:
 
 
 class DeviceProcess:
-    """One such process; ends with its ``with`` block."""
+    """One such process; ends with its ``with`` block.
+
+    Args:
+        gpu: the simulated machine; None is the real one.
+        faults: what the simulated driver does wrong there.
+        prefix: a command that runs it.
+        env: more of its environment.
+    """
 
     def __init__(
         self,
-        gpu: SimulatedGpu,
+        gpu: SimulatedGpu | None,
         *,
         faults: Faults | str | None = None,
         prefix: Sequence[str] = (),
         env: dict[str, str] | None = None,
     ) -> None:
-        environ = gpu.environ(faults=faults)
+        environ = dict(os.environ) if gpu is None else gpu.environ(faults=faults)
         environ.update(env or {})
         self._process = subprocess.Popen(
             [*prefix, sys.executable, str(Path(__file__).resolve())],
@@ -68,6 +76,11 @@ class DeviceProcess:
         """Returns its reading of a device as plain data."""
         reading: dict[str, Any] = self.run(f"result = reading({key!r}, **{options!r})")
         return reading
+
+    def kill(self) -> None:
+        """Ends it as SIGKILL does, and waits until it has ended."""
+        self._process.kill()
+        self._process.communicate()
 
     def __enter__(self) -> Self:
         return self
@@ -106,19 +119,31 @@ def context(device: int = 0, *, current: bool = True) -> None:
         call("cuCtxSetCurrent", None)
 
 
-def allocate(size_bytes: int, device: int = 0) -> None:
-    """Allocates with the driver, whatever context is current."""
-    handle, pointer = ctypes.c_void_p(), ctypes.c_uint64()
+@contextlib.contextmanager
+def primary(device: int = 0) -> Iterator[None]:
+    """Has the primary context current on this thread meanwhile."""
+    handle = ctypes.c_void_p()
     call("cuDevicePrimaryCtxRetain", ctypes.byref(handle), device)
     call("cuCtxPushCurrent_v2", handle)
-    call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size_bytes))
-    call("cuCtxPopCurrent_v2", ctypes.byref(handle))
+    try:
+        yield
+    finally:
+        call("cuCtxPopCurrent_v2", ctypes.byref(handle))
+        call("cuDevicePrimaryCtxRelease_v2", device)
+
+
+def allocate(size_bytes: int, device: int = 0) -> None:
+    """Allocates with the driver, whatever context is current."""
+    pointer = ctypes.c_uint64()
+    with primary(device):
+        call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size_bytes))
     _pointers.append(pointer.value)
 
 
-def release() -> None:
+def release(device: int = 0) -> None:
     """Frees the last allocation."""
-    call("cuMemFree_v2", ctypes.c_uint64(_pointers.pop()))
+    with primary(device):
+        call("cuMemFree_v2", ctypes.c_uint64(_pointers.pop()))
 
 
 def reading(key: int | str = 0, **options: Any) -> dict[str, Any]:

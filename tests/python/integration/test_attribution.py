@@ -130,7 +130,7 @@ mover.start()
         process.run(f"context(); allocate({GIB})")
         assert identify(process)["source"] == "fingerprint"
         assert process.read()["own_bytes"] == GIB + CONTEXT_BYTES
-        neighbour.run("stop.set(); mover.join()")
+        assert neighbour.run("moving = mover.is_alive(); stop.set(); mover.join(); result = moving")
 
 
 def test_no_identity_without_a_context(gpu: SimulatedGpu) -> None:

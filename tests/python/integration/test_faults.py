@@ -60,7 +60,7 @@ CUDA_FUNCTIONS = {
     "cuCtxPopCurrent_v2": 1,
     "cuDevicePrimaryCtxGetState": 0,
     "cuDevicePrimaryCtxRetain": 2,
-    "cuDevicePrimaryCtxRelease*": 0,
+    "cuDevicePrimaryCtxRelease*": 1,
     "cuMemGetInfo_v2": 0,
     "cuMemAlloc_v2": 1,
     "cuMemFree_v2": 0,
