@@ -38,6 +38,14 @@ std::optional<std::size_t> probe(py::bytes const& written, std::size_t capacity_
                             {.total_bytes = total_bytes, .mig_enabled = mig_enabled});
 }
 
+Rows merged(Rows const& rows) {
+  auto records = list_of(rows).records;
+  nvml::merge_by_pid(records);
+  Rows result;
+  for (auto const& record : records) result.emplace_back(record.pid, record.process_used_bytes);
+  return result;
+}
+
 py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
                      bool driver_unused, std::optional<std::uint64_t> reserved_bytes) {
@@ -87,6 +95,7 @@ void bind_device_rules(py::module_& m) {
   m.def("_probe_stride", &probe, py::arg("written"), py::kw_only(), py::arg("capacity_bytes"),
         py::arg("count"), py::arg("total_bytes") = py::none(),
         py::arg("mig_enabled") = py::none());
+  m.def("_merge_by_pid", &merged, py::arg("rows"));
   m.def("_find_own", &own_record, py::arg("rows"), py::kw_only(), py::arg("pid"),
         py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,
         py::arg("remembered_pid") = py::none(), py::arg("driver_unused") = false,

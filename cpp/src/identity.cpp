@@ -122,6 +122,12 @@ std::optional<std::uint64_t> sum_of(ProcessList const& list, std::vector<Owner> 
   return sum;
 }
 
+void forget_unlisted(ProcessTree& tree, ProcessList const& list) {
+  std::vector<std::uint32_t> listed;
+  for (auto const& record : list.records) listed.push_back(record.pid);
+  tree.retain(listed);
+}
+
 // Whether the driver's numbers are those of our procfs.
 bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames const& names) {
   if (!names.procfs_pid) return false;
@@ -169,34 +175,27 @@ Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
 
 Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& names,
               ProcessTree& tree) {
-  Shares shares;
-  shares.owners.assign(list.records.size(), Owner::kUnknown);
-  std::vector<std::uint32_t> listed;
-  for (auto const& record : list.records) listed.push_back(record.pid);
-  tree.retain(listed);
-
   auto const self = names.procfs_pid.value_or(names.pid);
   bool const same_numbers = own.located && numbers_are_procfs(list, own, names);
+  forget_unlisted(tree, list);
+  Shares shares;
   bool others = false;
-  for (std::size_t i = 0; i < listed.size(); ++i) {
-    if (own.pid == listed[i]) {
-      shares.owners[i] = Owner::kOwn;
-      continue;
-    }
-    others = true;
-    if (same_numbers) {
-      shares.owners[i] = tree.contains(listed[i], self) ? Owner::kTree : Owner::kForeign;
-    }
+  for (auto const& record : list.records) {
+    bool const ours = own.pid == record.pid;
+    others = others || !ours;
+    shares.owners.push_back(ours            ? Owner::kOwn
+                            : !same_numbers ? Owner::kUnknown
+                            : tree.contains(record.pid, self) ? Owner::kTree
+                                                              : Owner::kForeign);
   }
   // A walk through all of /proc: only where the list cannot answer.
   bool const list_answers = list.complete && own.located && (same_numbers || !others);
   bool const nobody_below = !list_answers && tree.holds_nothing(self) == true;
-  if (!same_numbers && own.located && nobody_below) {
+  if (own.located && nobody_below) {
     std::replace(shares.owners.begin(), shares.owners.end(), Owner::kUnknown, Owner::kForeign);
   }
-  bool const told_apart =
-      std::find(shares.owners.begin(), shares.owners.end(), Owner::kUnknown) ==
-      shares.owners.end();
+  bool const told_apart = std::find(shares.owners.begin(), shares.owners.end(),
+                                    Owner::kUnknown) == shares.owners.end();
   if (nobody_below) {
     shares.tree_bytes = 0;
   } else if (list_answers) {

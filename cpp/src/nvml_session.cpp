@@ -21,40 +21,6 @@ void throw_if_wide(char const* name, int code) {
 
 }  // namespace
 
-std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
-  if (memory.total == 0 || memory.free > memory.total || memory.reserved > memory.total) {
-    return std::nullopt;
-  }
-  MemoryReading reading{.has_reserved = true, .total_bytes = memory.total,
-                        .free_bytes = memory.free, .device_used_bytes = std::nullopt,
-                        .reserved_bytes = memory.reserved};
-  auto const taken = memory.total - memory.free;
-  if (memory.used <= taken && taken - memory.used == memory.reserved) {
-    reading.device_used_bytes = memory.used;
-  } else if (memory.used == taken && memory.used >= memory.reserved) {
-    reading.device_used_bytes = memory.used - memory.reserved;
-  }
-  return reading;
-}
-
-std::optional<MemoryReading> interpret(MemoryV1 const& memory) {
-  if (memory.total == 0 || memory.free > memory.total) return std::nullopt;
-  // Its `used` includes a reserve of unknown size, so what processes use is unknown.
-  return MemoryReading{.has_reserved = false, .total_bytes = memory.total,
-                       .free_bytes = memory.free, .device_used_bytes = std::nullopt,
-                       .reserved_bytes = std::nullopt};
-}
-
-std::optional<PciAddress> parse_pci(std::string_view text) {
-  PciAddress address;
-  std::string const copy(text);
-  if (std::sscanf(copy.c_str(), "%x:%x:%x.%x", &address.domain, &address.bus, &address.device,
-                  &address.function) < 3) {
-    return std::nullopt;
-  }
-  return address;
-}
-
 void Session::note(std::string text) {
   if (std::find(notes_.begin(), notes_.end(), text) == notes_.end()) {
     notes_.push_back(std::move(text));
@@ -124,37 +90,41 @@ SessionDevice* Session::add(Device handle, std::optional<int> index) {
   auto device = std::make_unique<SessionDevice>();
   device->handle = handle;
   device->index = index;
+  describe(*device);
+  devices_.push_back(std::move(device));
+  return devices_.back().get();
+}
+
+void Session::describe(SessionDevice& device) {
+  auto const handle = device.handle;
   unsigned number = 0;
-  if (!index && api_.device_index != nullptr &&
+  if (!device.index && api_.device_index != nullptr &&
       worked("device_index", api_.device_index(handle, &number))) {
-    device->index = static_cast<int>(number);
+    device.index = static_cast<int>(number);
   }
   char text[96] = "";
   if (api_.device_name != nullptr &&
       worked("device_name", api_.device_name(handle, text, sizeof text))) {
-    device->name = text;
+    device.name = text;
   }
   PciInfo pci{};
   if (api_.device_pci != nullptr && worked("device_pci", api_.device_pci(handle, &pci))) {
     std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", pci.domain, pci.bus, pci.device);
-    device->pci_bus_id = text;
+    device.pci_bus_id = text;
   }
   if (api_.device_uuid != nullptr &&
       worked("device_uuid", api_.device_uuid(handle, text, sizeof text))) {
-    device->uuid = text;
+    device.uuid = text;
   } else {
-    device->uuid = device->pci_bus_id ? "PCI-" + *device->pci_bus_id
-                                      : "INDEX-" + std::to_string(device->index.value_or(-1));
+    device.uuid = device.pci_bus_id ? "PCI-" + *device.pci_bus_id
+                                    : "INDEX-" + std::to_string(device.index.value_or(-1));
   }
+  if (api_.mig_mode == nullptr) return;
   unsigned mig = 0;
   unsigned pending = 0;
-  if (api_.mig_mode != nullptr) {
-    int const code = api_.mig_mode(handle, &mig, &pending);
-    if (code == kSuccess) device->mig_enabled = mig != 0;
-    if (means_absent(code)) device->mig_enabled = false;
-  }
-  devices_.push_back(std::move(device));
-  return devices_.back().get();
+  int const code = api_.mig_mode(handle, &mig, &pending);
+  if (code == kSuccess) device.mig_enabled = mig != 0;
+  if (means_absent(code)) device.mig_enabled = false;
 }
 
 std::vector<SessionDevice*> Session::devices() {

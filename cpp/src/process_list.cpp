@@ -48,6 +48,13 @@ std::size_t written_bytes(std::span<std::byte const> buffer) {
   return static_cast<std::size_t>(buffer.rend() - last);
 }
 
+void add_reason(ProcessList& list, std::string const& reason) {
+  list.complete = false;
+  list.reason += (list.reason.empty() ? "" : "; ") + reason;
+}
+
+}  // namespace
+
 void merge_by_pid(std::vector<ProcessRecord>& records) {
   std::sort(records.begin(), records.end(),
             [](ProcessRecord const& a, ProcessRecord const& b) { return a.pid < b.pid; });
@@ -57,20 +64,12 @@ void merge_by_pid(std::vector<ProcessRecord>& records) {
       records[kept++] = records[i];
       continue;
     }
-    // Max, not sum: a pid in two lists holds the same memory, told twice.
     auto& one = records[kept - 1];
     one.process_used_bytes = std::max(one.process_used_bytes, records[i].process_used_bytes);
     one.kinds |= records[i].kinds;
   }
   records.resize(kept);
 }
-
-void add_reason(ProcessList& list, std::string const& reason) {
-  list.complete = false;
-  list.reason += (list.reason.empty() ? "" : "; ") + reason;
-}
-
-}  // namespace
 
 ProcessRecord const* ProcessList::find(std::uint32_t pid) const noexcept {
   auto const at = std::lower_bound(

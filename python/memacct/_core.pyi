@@ -252,6 +252,7 @@ def _probe_stride(
     total_bytes: int | None = None,
     mig_enabled: bool | None = None,
 ) -> int | None: ...
+def _merge_by_pid(rows: _Rows) -> list[tuple[int, int | None]]: ...
 def _find_own(
     rows: _Rows,
     *,

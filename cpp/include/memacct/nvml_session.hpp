@@ -9,6 +9,7 @@
 
 #include "memacct/dylib.hpp"
 #include "memacct/nvml_api.hpp"
+#include "memacct/nvml_reading.hpp"
 #include "memacct/process_list.hpp"
 
 namespace memacct::nvml {
@@ -27,34 +28,11 @@ struct SessionDevice {
   std::optional<CallError> lost;             // the call that ended its use
 };
 
-/// One reading of a device's memory. `device_used_bytes` never includes the reserve.
-struct MemoryReading {
-  bool has_reserved = false;  // v2
-  std::uint64_t total_bytes = 0;
-  std::uint64_t free_bytes = 0;
-  std::optional<std::uint64_t> device_used_bytes;
-  std::optional<std::uint64_t> reserved_bytes;
-  bool operator==(MemoryReading const&) const = default;
-};
-
 /// Why there is no value.
 struct Failure {
   std::string reason;
   std::optional<CallError> error;  // set if a call failed that may work the next time
 };
-
-/// v2's fields by what they add up to. nvml.h (API 13) says total = reserved + used + free;
-/// older documentation says that used includes the reserve, so the sum decides. If neither
-/// holds, what is in use is unknown. Pure. @returns nullopt if there is no total in it.
-[[nodiscard]] std::optional<MemoryReading> interpret(MemoryV2 const& memory);
-[[nodiscard]] std::optional<MemoryReading> interpret(MemoryV1 const& memory);
-
-/// "0000:0A:00.0" and "00000000:0a:00.0" are one device. Nullopt if it is no such address.
-struct PciAddress {
-  unsigned domain = 0, bus = 0, device = 0, function = 0;
-  bool operator==(PciAddress const&) const = default;
-};
-[[nodiscard]] std::optional<PciAddress> parse_pci(std::string_view text);
 
 /// Not safe from several threads: its owner holds a lock.
 class Session {
@@ -95,6 +73,7 @@ class Session {
   enum class Phase { kUnused, kReady, kDisabled };
   void initialise();
   [[nodiscard]] SessionDevice* add(Device handle, std::optional<int> index);
+  void describe(SessionDevice& device);
   [[nodiscard]] bool worked(char const* name, int code);
 
   Phase phase_ = Phase::kUnused;

@@ -38,6 +38,10 @@ struct ProcessList {
   }
 };
 
+/// Sorts by pid and leaves one record for each, with the largest of its numbers: a process in
+/// two lists holds the same memory, told twice. Pure.
+void merge_by_pid(std::vector<ProcessRecord>& records);
+
 /// What a record must satisfy, as far as it is known.
 struct RecordLimits {
   std::optional<std::uint64_t> total_bytes;

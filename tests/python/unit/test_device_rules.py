@@ -61,6 +61,11 @@ def test_what_no_size_explains_is_not_understood() -> None:
     assert probe(b"\xff" * 96, 4) is None
 
 
+def test_a_process_in_two_lists_counts_once() -> None:
+    rows = [(9, 5), (7, None), (9, 3), (7, 2), (8, None), (8, None), (9, None)]
+    assert _core._merge_by_pid(rows) == [(7, 2), (8, None), (9, 5)]
+
+
 # ---------------------------------------------------------------- which record is ours
 
 

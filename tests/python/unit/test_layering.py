@@ -24,7 +24,7 @@ PYTHON = [
 CPP = [
     {"units", "error", "clock", "process", "nvml_types"},
     {"text", "proc_file", "dylib", "ring"},
-    {"proc_text", "cgroup_text", "nvml_api", "cuda_api"},
+    {"proc_text", "cgroup_text", "nvml_api", "nvml_reading", "cuda_api"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
     {"identity", "fingerprint", "nvml_session"},
     {"device"},

@@ -1,0 +1,42 @@
+#include "memacct/nvml_reading.hpp"
+
+#include <cstdio>
+#include <string>
+
+namespace memacct::nvml {
+
+std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
+  if (memory.total == 0 || memory.free > memory.total || memory.reserved > memory.total) {
+    return std::nullopt;
+  }
+  MemoryReading reading{.has_reserved = true, .total_bytes = memory.total,
+                        .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+                        .reserved_bytes = memory.reserved};
+  auto const taken = memory.total - memory.free;
+  if (memory.used <= taken && taken - memory.used == memory.reserved) {
+    reading.device_used_bytes = memory.used;
+  } else if (memory.used == taken && memory.used >= memory.reserved) {
+    reading.device_used_bytes = memory.used - memory.reserved;
+  }
+  return reading;
+}
+
+std::optional<MemoryReading> interpret(MemoryV1 const& memory) {
+  if (memory.total == 0 || memory.free > memory.total) return std::nullopt;
+  // Its `used` includes a reserve of unknown size, so what processes use is unknown.
+  return MemoryReading{.has_reserved = false, .total_bytes = memory.total,
+                       .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+                       .reserved_bytes = std::nullopt};
+}
+
+std::optional<PciAddress> parse_pci(std::string_view text) {
+  PciAddress address;
+  std::string const copy(text);
+  if (std::sscanf(copy.c_str(), "%x:%x:%x.%x", &address.domain, &address.bus, &address.device,
+                  &address.function) < 3) {
+    return std::nullopt;
+  }
+  return address;
+}
+
+}  // namespace memacct::nvml
