@@ -100,17 +100,20 @@ def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def run_beside(move: str, faults: Faults | None = None, **options: Any) -> dict[str, Any]:
     """Profiles while a neighbour of 7 GiB does ``move`` after the baseline."""
-    with SimulatedGpu(total_bytes="32GiB") as gpu, gpu.tenant("7GiB") as neighbour:
-        with engine(gpu, faults, **options) as process:
-            reach(process, "started")
-            if move == "free":
-                neighbour.free()
-            elif move:
-                neighbour.allocate(move)
-            go_on(process)
-            reach(process, "loaded")
-            go_on(process)
-            return result_of(process)
+    with (
+        SimulatedGpu(total_bytes="32GiB") as gpu,
+        gpu.tenant("7GiB") as neighbour,
+        engine(gpu, faults, **options) as process,
+    ):
+        reach(process, "started")
+        if move == "free":
+            neighbour.free()
+        elif move:
+            neighbour.allocate(move)
+        go_on(process)
+        reach(process, "loaded")
+        go_on(process)
+        return result_of(process)
 
 
 WORLDS = {"own": "pid", "host": "fingerprint", "hidden": "pid"}
