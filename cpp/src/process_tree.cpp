@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 
 namespace memacct {
 namespace {
@@ -57,6 +59,14 @@ std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
     if (auto const number = to_number<std::uint32_t>(entry->d_name)) numbers.push_back(*number);
   }
   return numbers;
+}
+
+/// The pid that was given out last in our pid namespace: the last field of /proc/loadavg.
+std::optional<std::uint32_t> read_newest_pid() {
+  auto const text = read_text("/proc/loadavg");
+  if (!text) return std::nullopt;
+  auto line = std::string_view(*text).substr(0, text->find('\n'));
+  return to_number<std::uint32_t>(line.substr(line.rfind(' ') + 1));
 }
 
 bool names_a_device(std::string_view text) {
@@ -149,6 +159,7 @@ void ProcessTree::add_root(std::uint32_t pid) {
   auto const stat = read_stat(pid);
   if (!stat) throw std::invalid_argument("no process " + std::to_string(pid) + " to add as a root");
   roots_.push_back({.pid = pid, .start_ticks = stat->start_ticks});
+  last_walk_.reset();
 }
 
 // The start time tells a root from a later process with its number.
@@ -183,17 +194,39 @@ void ProcessTree::retain(std::vector<std::uint32_t> const& listed_pids) {
   });
 }
 
-std::optional<bool> ProcessTree::holds_nothing(std::uint32_t self_pid) const {
+// Members come only by being made, and everyone who is made gets the next pid: while the
+// newest pid is the same, the members of the last walk are all there can be.
+bool ProcessTree::walk_is_current(std::uint32_t self_pid,
+                                  std::optional<std::uint32_t> newest_pid) const {
+  return last_walk_ && newest_pid && last_walk_->self_pid == self_pid &&
+         last_walk_->newest_pid == *newest_pid;
+}
+
+std::optional<std::vector<std::uint32_t>> ProcessTree::walk(std::uint32_t self_pid) const {
   auto const pids = numbers_in("/proc");
   if (!pids) return std::nullopt;
   ProcessTree walker;  // of its own memory: a question must not change what is remembered
   walker.roots_ = roots_;
-  for (auto const pid : *pids) {
-    if (pid == self_pid) continue;
+  std::vector<std::uint32_t> members;
+  std::copy_if(pids->begin(), pids->end(), std::back_inserter(members), [&](std::uint32_t pid) {
+    return pid != self_pid && walker.contains(pid, self_pid);
+  });
+  return members;
+}
+
+std::optional<bool> ProcessTree::holds_nothing(std::uint32_t self_pid) {
+  auto const newest_pid = read_newest_pid();
+  if (!walk_is_current(self_pid, newest_pid)) {
+    auto members = walk(self_pid);
+    if (!members) return std::nullopt;
+    last_walk_ = {.self_pid = self_pid,
+                  .newest_pid = newest_pid.value_or(0),  // 0 is nobody's: never current
+                  .members = *std::move(members)};
+  }
+  for (auto const pid : last_walk_->members) {
     auto const stat = read_stat(pid);
     // A zombie has given its memory back; so has a process that has gone meanwhile.
     if (!stat || stat->state == 'Z' || stat->state == 'X') continue;
-    if (!walker.contains(pid, self_pid)) continue;
     auto const open = has_device_open(pid);
     if (open != false) return open ? std::optional(false) : std::nullopt;
   }
