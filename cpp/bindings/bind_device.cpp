@@ -10,44 +10,33 @@ namespace {
 using Release = py::call_guard<py::gil_scoped_release>;
 
 void bind_structs(py::module_& m) {
-  bind_struct(m, "ProcessUsage",
-              Field{"pid", &ProcessUsage::pid},
+  bind_struct(m, "ProcessUsage", Field{"pid", &ProcessUsage::pid},
               Field{"process_used_bytes", &ProcessUsage::process_used_bytes},
-              Field{"owner", &ProcessUsage::owner},
-              Field{"kinds", &ProcessUsage::kinds});
-  bind_struct(m, "Attribution",
-              Field{"source", &Attribution::source},
+              Field{"owner", &ProcessUsage::owner}, Field{"kinds", &ProcessUsage::kinds});
+  bind_struct(m, "Attribution", Field{"source", &Attribution::source},
               Field{"own_pid", &Attribution::own_pid},
               Field{"own_bounds_bytes", &Attribution::own_bounds_bytes},
               Field{"reason", &Attribution::reason});
-  bind_struct(m, "DeviceMemory",
-              Field{"uuid", &DeviceMemory::uuid},
-              Field{"index", &DeviceMemory::index},
-              Field{"cuda_ordinal", &DeviceMemory::cuda_ordinal},
-              Field{"name", &DeviceMemory::name},
-              Field{"source", &DeviceMemory::source},
-              Field{"taken_ns", &DeviceMemory::taken_ns},
-              Field{"span_ns", &DeviceMemory::span_ns},
-              Field{"total_bytes", &DeviceMemory::total_bytes},
-              Field{"free_bytes", &DeviceMemory::free_bytes},
-              Field{"device_used_bytes", &DeviceMemory::device_used_bytes},
-              Field{"reserved_bytes", &DeviceMemory::reserved_bytes},
-              Field{"own_bytes", &DeviceMemory::own_bytes},
-              Field{"tree_bytes", &DeviceMemory::tree_bytes},
-              Field{"foreign_bytes", &DeviceMemory::foreign_bytes},
-              Field{"unattributed_bytes", &DeviceMemory::unattributed_bytes},
-              Field{"cuda_free_bytes", &DeviceMemory::cuda_free_bytes},
-              Field{"cuda_total_bytes", &DeviceMemory::cuda_total_bytes},
-              Field{"processes", &DeviceMemory::processes},
-              Field{"attribution", &DeviceMemory::attribution},
-              Field{"consistent", &DeviceMemory::consistent},
-              Field{"attempts_count", &DeviceMemory::attempts_count},
-              Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes});
-  bind_struct(m, "DeviceInfo",
-              Field{"uuid", &DeviceInfo::uuid},
-              Field{"index", &DeviceInfo::index},
-              Field{"name", &DeviceInfo::name},
-              Field{"pci_bus_id", &DeviceInfo::pci_bus_id});
+  bind_struct(
+      m, "DeviceMemory", Field{"uuid", &DeviceMemory::uuid}, Field{"index", &DeviceMemory::index},
+      Field{"cuda_ordinal", &DeviceMemory::cuda_ordinal}, Field{"name", &DeviceMemory::name},
+      Field{"source", &DeviceMemory::source}, Field{"taken_ns", &DeviceMemory::taken_ns},
+      Field{"span_ns", &DeviceMemory::span_ns}, Field{"total_bytes", &DeviceMemory::total_bytes},
+      Field{"free_bytes", &DeviceMemory::free_bytes},
+      Field{"device_used_bytes", &DeviceMemory::device_used_bytes},
+      Field{"reserved_bytes", &DeviceMemory::reserved_bytes},
+      Field{"own_bytes", &DeviceMemory::own_bytes}, Field{"tree_bytes", &DeviceMemory::tree_bytes},
+      Field{"foreign_bytes", &DeviceMemory::foreign_bytes},
+      Field{"unattributed_bytes", &DeviceMemory::unattributed_bytes},
+      Field{"cuda_free_bytes", &DeviceMemory::cuda_free_bytes},
+      Field{"cuda_total_bytes", &DeviceMemory::cuda_total_bytes},
+      Field{"processes", &DeviceMemory::processes},
+      Field{"attribution", &DeviceMemory::attribution},
+      Field{"consistent", &DeviceMemory::consistent},
+      Field{"attempts_count", &DeviceMemory::attempts_count},
+      Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes});
+  bind_struct(m, "DeviceInfo", Field{"uuid", &DeviceInfo::uuid}, Field{"index", &DeviceInfo::index},
+              Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id});
 }
 
 /// A key from Python; a bool is an int there, but no device.
@@ -137,9 +126,8 @@ DeviceSelection parse_selection(py::handle which) {
 
 void bind_device(py::module_& m) {
   bind_structs(m);
-  m.def("list_devices", [] {
-    return py::tuple(py::cast(without_gil([] { return list_devices(); })));
-  });
+  m.def("list_devices",
+        [] { return py::tuple(py::cast(without_gil([] { return list_devices(); }))); });
   m.def("read_devices", &read_devices_tuple, py::arg("which") = "auto", py::kw_only(),
         py::arg("allocator_reserved") = py::none(), py::arg("with_cuda") = false);
   m.def("read_device", &read_device_by_key, py::arg("device"), py::kw_only(),

@@ -50,7 +50,9 @@ py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint3
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
                      bool driver_unused, std::optional<std::uint64_t> reserved_bytes) {
   SelfFacts facts;
-  facts.names = {.pid = pid, .procfs_pid = pid, .outer_pids = std::move(outer_pids),
+  facts.names = {.pid = pid,
+                 .procfs_pid = pid,
+                 .outer_pids = std::move(outer_pids),
                  .initial_namespace = initial_namespace};
   facts.remembered_pid = remembered_pid;
   facts.driver_unused = driver_unused;
@@ -61,9 +63,11 @@ py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint3
 
 py::tuple memory_v2(std::uint64_t total, std::uint64_t reserved, std::uint64_t free,
                     std::uint64_t used) {
-  auto const reading = nvml::interpret(nvml::MemoryV2{
-      .version = nvml::kMemoryV2Tag, .total = total, .reserved = reserved, .free = free,
-      .used = used});
+  auto const reading = nvml::interpret(nvml::MemoryV2{.version = nvml::kMemoryV2Tag,
+                                                      .total = total,
+                                                      .reserved = reserved,
+                                                      .free = free,
+                                                      .used = used});
   if (!reading) return py::make_tuple(py::none(), py::none());
   return py::make_tuple(reading->device_used_bytes, reading->reserved_bytes);
 }
@@ -93,8 +97,7 @@ std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
 
 void bind_device_rules(py::module_& m) {
   m.def("_probe_stride", &probe, py::arg("written"), py::kw_only(), py::arg("capacity_bytes"),
-        py::arg("count"), py::arg("total_bytes") = py::none(),
-        py::arg("mig_enabled") = py::none());
+        py::arg("count"), py::arg("total_bytes") = py::none(), py::arg("mig_enabled") = py::none());
   m.def("_merge_by_pid", &merged, py::arg("rows"));
   m.def("_find_own", &own_record, py::arg("rows"), py::kw_only(), py::arg("pid"),
         py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,

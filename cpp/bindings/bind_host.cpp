@@ -11,9 +11,7 @@ namespace memacct::bindings {
 namespace {
 
 void bind_host_memory(py::module_& m) {
-  bind_struct(m, "HostMemory",
-              Field{"tier", &HostMemory::tier},
-              Field{"pid", &HostMemory::pid},
+  bind_struct(m, "HostMemory", Field{"tier", &HostMemory::tier}, Field{"pid", &HostMemory::pid},
               Field{"vms_bytes", &HostMemory::vms_bytes},
               Field{"rss_bytes", &HostMemory::rss_bytes},
               Field{"shared_bytes", &HostMemory::shared_bytes},
@@ -44,41 +42,32 @@ void bind_host_memory(py::module_& m) {
 }
 
 void bind_limits(py::module_& m) {
-  bind_struct(m, "CgroupMemory",
-              Field{"version", &CgroupMemory::version},
-              Field{"path", &CgroupMemory::path},
-              Field{"limit_path", &CgroupMemory::limit_path},
+  bind_struct(m, "CgroupMemory", Field{"version", &CgroupMemory::version},
+              Field{"path", &CgroupMemory::path}, Field{"limit_path", &CgroupMemory::limit_path},
               Field{"limit_bytes", &CgroupMemory::limit_bytes},
               Field{"high_bytes", &CgroupMemory::high_bytes},
               Field{"usage_bytes", &CgroupMemory::usage_bytes},
               Field{"inactive_file_bytes", &CgroupMemory::inactive_file_bytes},
               Field{"active_file_bytes", &CgroupMemory::active_file_bytes});
-  bind_struct(m, "SystemMemory",
-              Field{"total_bytes", &SystemMemory::total_bytes},
+  bind_struct(m, "SystemMemory", Field{"total_bytes", &SystemMemory::total_bytes},
               Field{"free_bytes", &SystemMemory::free_bytes},
               Field{"available_bytes", &SystemMemory::available_bytes});
 }
 
 void bind_texts(py::module_& m) {
-  bind_struct(m, "Statm",
-              Field{"vms_bytes", &Statm::vms_bytes},
-              Field{"rss_bytes", &Statm::rss_bytes},
-              Field{"shared_bytes", &Statm::shared_bytes});
-  bind_struct(m, "Status",
-              Field{"vms_bytes", &Status::vms_bytes},
-              Field{"rss_bytes", &Status::rss_bytes},
-              Field{"rss_anon_bytes", &Status::rss_anon_bytes},
-              Field{"rss_file_bytes", &Status::rss_file_bytes},
-              Field{"rss_shmem_bytes", &Status::rss_shmem_bytes},
-              Field{"swap_bytes", &Status::swap_bytes},
-              Field{"hugetlb_bytes", &Status::hugetlb_bytes},
-              Field{"locked_bytes", &Status::locked_bytes},
-              Field{"pinned_bytes", &Status::pinned_bytes},
-              Field{"peak_rss_bytes", &Status::peak_rss_bytes},
-              Field{"peak_vms_bytes", &Status::peak_vms_bytes},
-              Field{"page_tables_bytes", &Status::page_tables_bytes});
-  bind_struct(m, "SmapsRollup",
-              Field{"rss_bytes", &SmapsRollup::rss_bytes},
+  bind_struct(m, "Statm", Field{"vms_bytes", &Statm::vms_bytes},
+              Field{"rss_bytes", &Statm::rss_bytes}, Field{"shared_bytes", &Statm::shared_bytes});
+  bind_struct(
+      m, "Status", Field{"vms_bytes", &Status::vms_bytes}, Field{"rss_bytes", &Status::rss_bytes},
+      Field{"rss_anon_bytes", &Status::rss_anon_bytes},
+      Field{"rss_file_bytes", &Status::rss_file_bytes},
+      Field{"rss_shmem_bytes", &Status::rss_shmem_bytes}, Field{"swap_bytes", &Status::swap_bytes},
+      Field{"hugetlb_bytes", &Status::hugetlb_bytes}, Field{"locked_bytes", &Status::locked_bytes},
+      Field{"pinned_bytes", &Status::pinned_bytes},
+      Field{"peak_rss_bytes", &Status::peak_rss_bytes},
+      Field{"peak_vms_bytes", &Status::peak_vms_bytes},
+      Field{"page_tables_bytes", &Status::page_tables_bytes});
+  bind_struct(m, "SmapsRollup", Field{"rss_bytes", &SmapsRollup::rss_bytes},
               Field{"pss_bytes", &SmapsRollup::pss_bytes},
               Field{"shared_clean_bytes", &SmapsRollup::shared_clean_bytes},
               Field{"shared_dirty_bytes", &SmapsRollup::shared_dirty_bytes},
@@ -98,8 +87,7 @@ auto parsed(py::bytes const& text, Args const&... args) {
 }
 
 void bind_parsers(py::module_& m) {
-  m.def("parse_statm", &parsed<parse_statm, std::uint64_t>, py::arg("text"),
-        py::arg("page_bytes"));
+  m.def("parse_statm", &parsed<parse_statm, std::uint64_t>, py::arg("text"), py::arg("page_bytes"));
   m.def("parse_status", &parsed<parse_status>, py::arg("text"));
   m.def("parse_smaps_rollup", &parsed<parse_smaps_rollup>, py::arg("text"));
   m.def("parse_meminfo", &parsed<parse_meminfo>, py::arg("text"));

@@ -60,8 +60,7 @@ struct type_caster<memacct::AttributionSource>
 template <>
 struct type_caster<memacct::Owner> : memacct::bindings::EnumCaster<memacct::Owner> {};
 template <>
-struct type_caster<memacct::MemorySource> : memacct::bindings::EnumCaster<memacct::MemorySource> {
-};
+struct type_caster<memacct::MemorySource> : memacct::bindings::EnumCaster<memacct::MemorySource> {};
 template <>
 struct type_caster<memacct::DeviceSet> : memacct::bindings::EnumCaster<memacct::DeviceSet> {};
 template <>

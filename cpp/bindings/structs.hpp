@@ -21,7 +21,7 @@ namespace py = pybind11;
 template <typename T, typename F>
 struct Field {
   char const* name;
-  F T::*member;
+  F T::* member;
 };
 template <typename T, typename F>
 Field(char const*, F T::*) -> Field<T, F>;
@@ -70,7 +70,8 @@ inline std::string repr_struct(py::handle self) {
   for (auto const name : type.attr("_fields")) {
     auto const value = py::getattr(self, name);
     if (value.is_none()) continue;
-    result += separator + py::cast<std::string>(name) + "=" + py::cast<std::string>(py::repr(value));
+    result +=
+        separator + py::cast<std::string>(name) + "=" + py::cast<std::string>(py::repr(value));
     separator = ", ";
   }
   return result + ")";
@@ -81,11 +82,10 @@ inline std::string repr_struct(py::handle self) {
 template <typename T, typename... F>
 py::class_<T> bind_struct(py::module_& m, char const* name, Field<T, F>... fields) {
   py::class_<T> type(m, name, py::is_final());
-  (type.def_property_readonly(
-       fields.name,
-       [member = fields.member](py::object const& self) {
-         return to_python(py::cast<T const&>(self).*member, self);
-       }),
+  (type.def_property_readonly(fields.name,
+                              [member = fields.member](py::object const& self) {
+                                return to_python(py::cast<T const&>(self).*member, self);
+                              }),
    ...);
   type.attr("_fields") = py::make_tuple(fields.name...);
   type.def_static("_make", [all = std::make_tuple(fields...)](py::sequence const& values) {

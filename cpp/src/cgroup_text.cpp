@@ -88,8 +88,7 @@ std::vector<CgroupMount> parse_cgroup_mounts(std::string_view text, int version)
   return mounts;
 }
 
-std::optional<std::uint64_t> parse_cgroup_number(std::string_view text,
-                                                 std::string const& source) {
+std::optional<std::uint64_t> parse_cgroup_number(std::string_view text, std::string const& source) {
   auto const line = take_line(text, source);
   if (!text.empty()) throw_format(source, "more than one line", text);
   if (line == "max") return std::nullopt;

@@ -6,8 +6,12 @@ namespace memacct::cuda {
 namespace {
 
 Device read_device(Api const& api, int ordinal) {
-  Device device{.ordinal = ordinal, .handle = ordinal, .uuid = {}, .pci_bus_id = {},
-                .integrated = {}, .name = {}};
+  Device device{.ordinal = ordinal,
+                .handle = ordinal,
+                .uuid = {},
+                .pci_bus_id = {},
+                .integrated = {},
+                .name = {}};
   int handle = 0;
   if (api.device_get != nullptr && api.device_get(&handle, ordinal) == kSuccess) {
     device.handle = handle;
@@ -133,8 +137,7 @@ ContextGuard::~ContextGuard() {
 bool Driver::find_library() {
   if (library_.loaded()) return true;
   if (!driver_loaded_in_process()) return false;
-  library_ =
-      Library::open("libcuda.so.1", "MEMACCT_CUDA_LIBRARY", Library::Mode::kOnlyIfLoaded);
+  library_ = Library::open("libcuda.so.1", "MEMACCT_CUDA_LIBRARY", Library::Mode::kOnlyIfLoaded);
   if (library_.loaded()) api_ = Api::load(library_);
   return library_.loaded();
 }

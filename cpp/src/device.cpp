@@ -85,9 +85,8 @@ bool certain(Attribution const& attribution, SelfNames const& names) {
 std::string run_active_rung(DeviceSession& session, DeviceTarget const& target) {
   if (target.nvml == nullptr) return "NVML does not know this device";
   if (!target.cuda) return "this process has no CUDA context on the device";
-  auto const found = run_fingerprint(session.driver, *target.cuda, [&] {
-    return session.nvml.read_processes(*target.nvml);
-  });
+  auto const found = run_fingerprint(session.driver, *target.cuda,
+                                     [&] { return session.nvml.read_processes(*target.nvml); });
   if (found.pid) session.identified_pid = found.pid;
   return found.reason;
 }
@@ -129,8 +128,7 @@ DeviceMemory read_device(DeviceKey const& key,
   SessionLock const lock(session);
   return session.run([&] {
     return read_one(session, session.resolve(key),
-                    {.allocator_reserved_bytes = allocator_reserved_bytes,
-                     .with_cuda = with_cuda});
+                    {.allocator_reserved_bytes = allocator_reserved_bytes, .with_cuda = with_cuda});
   });
 }
 

@@ -28,7 +28,9 @@ struct Collect {
 class Collector {
  public:
   Collector(DeviceSession& session, DeviceTarget const& target, ReadRequest const& request)
-      : session_(session), target_(target), request_(request),
+      : session_(session),
+        target_(target),
+        request_(request),
         facts_(self_facts(session, target, request.allocator_reserved_bytes)) {}
 
   [[nodiscard]] Collect collect();
@@ -79,7 +81,9 @@ MemoryView Collector::read_memory() {
   std::string cuda_reason;
   if (auto const first = read_nvml(failure)) {
     MemoryView view{.source = first->has_reserved ? MemorySource::kNvmlV2 : MemorySource::kNvmlV1,
-                    .memory = *first, .cuda = std::nullopt, .joined = true};
+                    .memory = *first,
+                    .cuda = std::nullopt,
+                    .joined = true};
     if (!request_.with_cuda) return view;
     view.cuda = read_cuda(cuda_reason);
     // NVML's numbers on both sides of CUDA's: equal, they held when CUDA's did.
@@ -89,8 +93,10 @@ MemoryView Collector::read_memory() {
   auto const info = read_cuda(cuda_reason);
   if (!info) fail(failure, cuda_reason);
   return {.source = MemorySource::kCuda,
-          .memory = {.has_reserved = false, .total_bytes = info->total_bytes,
-                     .free_bytes = info->free_bytes, .device_used_bytes = std::nullopt,
+          .memory = {.has_reserved = false,
+                     .total_bytes = info->total_bytes,
+                     .free_bytes = info->free_bytes,
+                     .device_used_bytes = std::nullopt,
                      .reserved_bytes = std::nullopt},
           .cuda = info,
           .joined = true};
@@ -171,8 +177,7 @@ void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares sha
   if (device.device_used_bytes && device.own_bytes && device.tree_bytes && device.foreign_bytes) {
     // Signed: memory that two processes share is in both numbers and on the device once.
     device.unattributed_bytes = static_cast<std::int64_t>(
-        *device.device_used_bytes - *device.own_bytes - *device.tree_bytes -
-        *device.foreign_bytes);
+        *device.device_used_bytes - *device.own_bytes - *device.tree_bytes - *device.foreign_bytes);
   }
   auto& reason = device.attribution.reason;
   if (!shares.reason.empty()) reason += (reason.empty() ? "" : "; ") + shares.reason;
@@ -216,16 +221,14 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
   device.consistent = collect.consistent;
   device.attempts_count = collect.attempts_count;
   device.own_bytes = collect.own.own_bytes;
-  auto const high = device.device_used_bytes
-                        ? *device.device_used_bytes
-                        : device.total_bytes - device.free_bytes;
+  auto const high =
+      device.device_used_bytes ? *device.device_used_bytes : device.total_bytes - device.free_bytes;
   device.attribution = attribute(collect.own, collector.facts(), high);
   if (!collect.consistent && collect.own_bounds_bytes) {
     device.own_read_bounds_bytes = collect.own_bounds_bytes;
     device.attribution.own_bounds_bytes = *collect.own_bounds_bytes;
   }
-  fill_shares(device, collect.list,
-              divide(collect.list, collect.own, session.names, session.tree));
+  fill_shares(device, collect.list, divide(collect.list, collect.own, session.names, session.tree));
   return device;
 }
 

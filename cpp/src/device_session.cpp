@@ -18,7 +18,7 @@ namespace {
 constinit std::atomic<DeviceSession*> current_session{nullptr};
 constinit std::atomic<bool> fork_handled{false};
 
-thread_local bool in_session = false;               // this thread holds the lock
+thread_local bool in_session = false;                 // this thread holds the lock
 thread_local DeviceSession* held_for_fork = nullptr;  // locked by before_fork()
 
 bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
@@ -35,8 +35,8 @@ bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
 std::string lowered(std::string text) {
   // The prefix stays as it is written: "GPU-", "MIG-".
   std::transform(text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(4, text.size())),
-                 text.end(), text.begin() + static_cast<std::ptrdiff_t>(
-                                                std::min<std::size_t>(4, text.size())),
+                 text.end(),
+                 text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(4, text.size())),
                  [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
   return text;
 }
@@ -77,8 +77,10 @@ void SessionLock::after_fork_in_parent() noexcept {
 DeviceSession& DeviceSession::current() {
   if (!fork_handled.exchange(true)) {
     // The child keeps nothing of it: its session is a new one.
-    ::pthread_atfork(&SessionLock::before_fork, &SessionLock::after_fork_in_parent,
-                     [] { held_for_fork = nullptr; in_session = false; });
+    ::pthread_atfork(&SessionLock::before_fork, &SessionLock::after_fork_in_parent, [] {
+      held_for_fork = nullptr;
+      in_session = false;
+    });
   }
   auto const pid = static_cast<std::int32_t>(::getpid());
   auto* session = current_session.load(std::memory_order_acquire);
@@ -98,8 +100,7 @@ DeviceSession& DeviceSession::current() {
 void DeviceSession::recover(nvml::CallError const& error, int attempt) {
   auto const severity = nvml::severity_of(error.code);
   if (severity == nvml::Severity::kDeviceLost || attempt > 2) {
-    throw DriverError(nvml.api().symbol_of(error.name), error.code,
-                      nvml.api().text_of(error.code));
+    throw DriverError(nvml.api().symbol_of(error.name), error.code, nvml.api().text_of(error.code));
   }
   auto const text = nvml.api().describe(error.name, error.code);
   nvml.note(text);
@@ -140,18 +141,16 @@ bool DeviceSession::hidden_from_driver(DeviceTarget const& target) {
 
 void DeviceSession::require_some_source() {
   if (!nvml.available() && driver.devices().empty()) {
-    throw SourceUnavailableError(nvml.library().path().empty() ? "libnvidia-ml.so.1"
-                                                               : nvml.library().path(),
-                                 nvml.reason());
+    throw SourceUnavailableError(
+        nvml.library().path().empty() ? "libnvidia-ml.so.1" : nvml.library().path(), nvml.reason());
   }
 }
 
 // A key cannot be called wrong where no device could be looked up.
 void DeviceSession::require_any(bool none) const {
   if (!none) return;
-  throw SourceUnavailableError(nvml.library().path(), nvml.notes().empty()
-                                                          ? "NVML lists no device"
-                                                          : nvml.notes().back());
+  throw SourceUnavailableError(nvml.library().path(),
+                               nvml.notes().empty() ? "NVML lists no device" : nvml.notes().back());
 }
 
 std::vector<DeviceTarget> DeviceSession::everything() {
@@ -169,8 +168,7 @@ std::vector<DeviceTarget> DeviceSession::everything() {
 DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
   auto const wrong = [&](std::string const& what, std::size_t count) {
     return std::invalid_argument("device " + std::to_string(ordinal) + ": " + what + " " +
-                                 std::to_string(count) +
-                                 (count == 1 ? " device" : " devices") +
+                                 std::to_string(count) + (count == 1 ? " device" : " devices") +
                                  (count == 0 ? "" : " (0 to " + std::to_string(count - 1) + ")"));
   };
   if (auto const devices = driver.devices(); !devices.empty()) {
@@ -212,9 +210,9 @@ DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
   if (found.empty() && wanted.starts_with("MIG-")) {
     if (auto* const instance = nvml.by_uuid(beginning)) return from_nvml(*instance);
   }
-  throw std::invalid_argument("device '" + beginning + "': " +
-                              (found.empty() ? "no such device; " + what_exists(all)
-                                             : "ambiguous; " + what_exists(found)));
+  throw std::invalid_argument(
+      "device '" + beginning + "': " +
+      (found.empty() ? "no such device; " + what_exists(all) : "ambiguous; " + what_exists(found)));
 }
 
 DeviceTarget DeviceSession::resolve(DeviceKey const& key) {

@@ -70,15 +70,16 @@ bool ample(cuda::Api const& api, std::string& reason) {
     return false;
   }
   if (free_bytes >= kFingerprintAmpleBytes) return true;
-  reason = "only " + std::to_string(free_bytes / kMiB) + " MiB are free; an allocation to find "
-           "this process's record needs " + std::to_string(kFingerprintAmpleBytes / kMiB) + " MiB";
+  reason = "only " + std::to_string(free_bytes / kMiB) +
+           " MiB are free; an allocation to find "
+           "this process's record needs " +
+           std::to_string(kFingerprintAmpleBytes / kMiB) + " MiB";
   return false;
 }
 
 }  // namespace
 
-void FingerprintVote::add_round(nvml::ProcessList const& before,
-                                nvml::ProcessList const& holding,
+void FingerprintVote::add_round(nvml::ProcessList const& before, nvml::ProcessList const& holding,
                                 nvml::ProcessList const& after, std::uint64_t bytes) {
   blind_ = true;
   for (auto const& record : holding.records) {

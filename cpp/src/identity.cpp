@@ -27,14 +27,16 @@ std::string nobody(ProcessList const& list, SelfNames const& names) {
 
 bool has_outer_number(SelfNames const& names, std::uint32_t pid) {
   return names.procfs_pid == pid ||
-         std::find(names.outer_pids.begin(), names.outer_pids.end(), pid) !=
-             names.outer_pids.end();
+         std::find(names.outer_pids.begin(), names.outer_pids.end(), pid) != names.outer_pids.end();
 }
 
 OwnRecord by_memory(ProcessList const& list, SelfFacts const& facts) {
   auto const pid = *facts.remembered_pid;
-  OwnRecord own{.source = AttributionSource::kFingerprint, .pid = pid, .own_bytes = {},
-                .located = true, .reason = {}};
+  OwnRecord own{.source = AttributionSource::kFingerprint,
+                .pid = pid,
+                .own_bytes = {},
+                .located = true,
+                .reason = {}};
   if (pid == facts.names.pid) {
     own.source = AttributionSource::kPid;
   } else if (has_outer_number(facts.names, pid)) {
@@ -76,8 +78,10 @@ OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
   OwnRecord none;
   auto const accept = [](ProcessRecord const& record, AttributionSource source,
                          std::string reason) {
-    return OwnRecord{.source = source, .pid = record.pid,
-                     .own_bytes = record.process_used_bytes, .located = true,
+    return OwnRecord{.source = source,
+                     .pid = record.pid,
+                     .own_bytes = record.process_used_bytes,
+                     .located = true,
                      .reason = std::move(reason)};
   };
   auto const& names = facts.names;
@@ -147,7 +151,10 @@ OwnRecord find_own(ProcessList const& list, SelfFacts const& facts) {
   // a driver that says it is not initialised.
   bool const listed = facts.names.initial_namespace == true && measured(list.find(facts.names.pid));
   if (facts.driver_unused && !listed) {
-    return {.source = AttributionSource::kNone, .pid = {}, .own_bytes = 0, .located = true,
+    return {.source = AttributionSource::kNone,
+            .pid = {},
+            .own_bytes = 0,
+            .located = true,
             .reason = "this process has not initialised the CUDA driver, so it holds nothing"};
   }
   return by_number(list, facts);
@@ -155,8 +162,8 @@ OwnRecord find_own(ProcessList const& list, SelfFacts const& facts) {
 
 Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
                       std::optional<std::uint64_t> high_bytes) {
-  Attribution result{.source = own.source, .own_pid = own.pid, .own_bounds_bytes = {},
-                     .reason = own.reason};
+  Attribution result{
+      .source = own.source, .own_pid = own.pid, .own_bounds_bytes = {}, .reason = own.reason};
   if (own.own_bytes) {
     result.own_bounds_bytes = {own.own_bytes, own.own_bytes};
     return result;
@@ -183,8 +190,8 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   for (auto const& record : list.records) {
     bool const ours = own.pid == record.pid;
     others = others || !ours;
-    shares.owners.push_back(ours            ? Owner::kOwn
-                            : !same_numbers ? Owner::kUnknown
+    shares.owners.push_back(ours                              ? Owner::kOwn
+                            : !same_numbers                   ? Owner::kUnknown
                             : tree.contains(record.pid, self) ? Owner::kTree
                                                               : Owner::kForeign);
   }
@@ -194,8 +201,8 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   if (own.located && nobody_below) {
     std::replace(shares.owners.begin(), shares.owners.end(), Owner::kUnknown, Owner::kForeign);
   }
-  bool const told_apart = std::find(shares.owners.begin(), shares.owners.end(),
-                                    Owner::kUnknown) == shares.owners.end();
+  bool const told_apart =
+      std::find(shares.owners.begin(), shares.owners.end(), Owner::kUnknown) == shares.owners.end();
   if (nobody_below) {
     shares.tree_bytes = 0;
   } else if (list_answers) {

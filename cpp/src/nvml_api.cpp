@@ -7,8 +7,7 @@ Api Api::load(Library const& library) {
   auto const keep = [&](char const* name, char const* symbol) {
     api.symbols.emplace(name, symbol != nullptr ? symbol : "");
   };
-#define MEMACCT_RESOLVE(name, signature, ...) \
-  keep(#name, resolve(library, api.name, __VA_ARGS__));
+#define MEMACCT_RESOLVE(name, signature, ...) keep(#name, resolve(library, api.name, __VA_ARGS__));
   MEMACCT_NVML_FUNCTIONS(MEMACCT_RESOLVE)
 #undef MEMACCT_RESOLVE
   return api;

@@ -9,8 +9,10 @@ std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
   if (memory.total == 0 || memory.free > memory.total || memory.reserved > memory.total) {
     return std::nullopt;
   }
-  MemoryReading reading{.has_reserved = true, .total_bytes = memory.total,
-                        .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+  MemoryReading reading{.has_reserved = true,
+                        .total_bytes = memory.total,
+                        .free_bytes = memory.free,
+                        .device_used_bytes = std::nullopt,
                         .reserved_bytes = memory.reserved};
   auto const taken = memory.total - memory.free;
   if (memory.used <= taken && taken - memory.used == memory.reserved) {
@@ -24,8 +26,10 @@ std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
 std::optional<MemoryReading> interpret(MemoryV1 const& memory) {
   if (memory.total == 0 || memory.free > memory.total) return std::nullopt;
   // Its `used` includes a reserve of unknown size, so what processes use is unknown.
-  return MemoryReading{.has_reserved = false, .total_bytes = memory.total,
-                       .free_bytes = memory.free, .device_used_bytes = std::nullopt,
+  return MemoryReading{.has_reserved = false,
+                       .total_bytes = memory.total,
+                       .free_bytes = memory.free,
+                       .device_used_bytes = std::nullopt,
                        .reserved_bytes = std::nullopt};
 }
 

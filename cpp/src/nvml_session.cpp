@@ -147,9 +147,8 @@ std::vector<SessionDevice*> Session::devices() {
   }
   std::vector<SessionDevice*> all;
   for (auto const& device : devices_) all.push_back(device.get());
-  std::sort(all.begin(), all.end(), [](SessionDevice const* a, SessionDevice const* b) {
-    return a->index < b->index;
-  });
+  std::sort(all.begin(), all.end(),
+            [](SessionDevice const* a, SessionDevice const* b) { return a->index < b->index; });
   return all;
 }
 

@@ -50,14 +50,15 @@ std::string_view pread_growing(int fd, std::string& spill, char const* path) {
     spill.resize(size);
     auto const count = pread_once(fd, spill);
     if (count < 0) throw_read_error(path, errno);
-    if (static_cast<std::size_t>(count) < size) return {spill.data(), static_cast<std::size_t>(count)};
+    if (static_cast<std::size_t>(count) < size)
+      return {spill.data(), static_cast<std::size_t>(count)};
   }
   throw_read_error(path, EFBIG);
 }
 
 /// 0 if there is no such fd.
 std::uint64_t file_identity(int fd) noexcept {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd, &info) != 0) return 0;
   // Mixed by a large odd number, so that a small inode of one file system is not taken for
   // that of another.

@@ -33,7 +33,9 @@ struct KibLine {
 };
 
 /// A bit per letter. Most lines of a file are told from ours by their first one.
-std::uint64_t letter_bit(char letter) { return std::uint64_t{1} << (static_cast<unsigned>(letter) & 63U); }
+std::uint64_t letter_bit(char letter) {
+  return std::uint64_t{1} << (static_cast<unsigned>(letter) & 63U);
+}
 
 bool has_key(std::string_view line, std::string_view key) {
   return line.size() > key.size() && line[key.size()] == ':' && line.starts_with(key);

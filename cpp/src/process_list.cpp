@@ -9,7 +9,7 @@ namespace {
 constexpr std::size_t kFirstCapacity = 64;
 constexpr std::size_t kLargestCapacity = 1 << 16;  // the kernel module lists 950 at most
 constexpr int kGrowthAttempts = 6;
-constexpr std::uint32_t kLargestPid = 4194304;     // PID_MAX_LIMIT
+constexpr std::uint32_t kLargestPid = 4194304;  // PID_MAX_LIMIT
 constexpr std::array<std::size_t, 3> kStrides{24, 16, 32};
 
 template <typename T>
@@ -43,8 +43,8 @@ bool all_plausible(std::span<std::byte const> buffer, std::size_t count, std::si
 }
 
 std::size_t written_bytes(std::span<std::byte const> buffer) {
-  auto const last = std::find_if(buffer.rbegin(), buffer.rend(),
-                                 [](std::byte b) { return b != kUnwritten; });
+  auto const last =
+      std::find_if(buffer.rbegin(), buffer.rend(), [](std::byte b) { return b != kUnwritten; });
   return static_cast<std::size_t>(buffer.rend() - last);
 }
 

@@ -12,10 +12,10 @@ namespace memacct {
 struct CgroupMemory {
   int version{};     // 1 or 2
   std::string path;  // the group of this process, as /proc/self/cgroup names it
-  std::optional<std::string> limit_path;    // the level that limits; nullopt if none does, or
-                                            // if it lies above what the mount shows
-  std::optional<std::uint64_t> limit_bytes; // nullopt: unlimited
-  std::optional<std::uint64_t> high_bytes;  // memory.high (v2): above it the kernel throttles
+  std::optional<std::string> limit_path;     // the level that limits; nullopt if none does, or
+                                             // if it lies above what the mount shows
+  std::optional<std::uint64_t> limit_bytes;  // nullopt: unlimited
+  std::optional<std::uint64_t> high_bytes;   // memory.high (v2): above it the kernel throttles
   std::optional<std::uint64_t> usage_bytes;
   // Page cache within usage, by the kernel's two lists. usage - inactive_file is the working
   // set that container runtimes report; subtracting active_file too leaves what no reclaim

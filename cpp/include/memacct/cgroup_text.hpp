@@ -21,7 +21,7 @@ struct CgroupName {
 
 /// One mounted cgroup hierarchy, from /proc/self/mountinfo.
 struct CgroupMount {
-  std::string root;         // the group that is visible at the mount point
+  std::string root;  // the group that is visible at the mount point
   std::string mount_point;
   bool operator==(CgroupMount const&) const = default;
 };

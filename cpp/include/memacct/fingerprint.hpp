@@ -51,7 +51,8 @@ struct FingerprintResult {
 /// allocation is freed, also if `read_list` throws.
 /// Cost: 2 driver allocations' worth of calls and 2 list readings a round; cuMemFree
 /// synchronises the device.
-[[nodiscard]] FingerprintResult run_fingerprint(cuda::Driver& driver, cuda::Device const& device,
-                                                std::function<nvml::ProcessList()> const& read_list);
+[[nodiscard]] FingerprintResult run_fingerprint(
+    cuda::Driver& driver, cuda::Device const& device,
+    std::function<nvml::ProcessList()> const& read_list);
 
 }  // namespace memacct

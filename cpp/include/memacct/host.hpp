@@ -18,7 +18,7 @@ struct HostMemory {
   HostTier tier{};
   std::int32_t pid{};
   std::uint64_t vms_bytes{};
-  std::uint64_t rss_bytes{};  // of batched counters: may lag by some pages per CPU
+  std::uint64_t rss_bytes{};                  // of batched counters: may lag by some pages per CPU
   std::optional<std::uint64_t> shared_bytes;  // file-backed and shmem pages in rss
   // breakdown; rss = rss_anon + rss_file + rss_shmem
   std::optional<std::uint64_t> rss_anon_bytes;

@@ -72,9 +72,9 @@ static_assert(sizeof(PciInfo) == 68 && offsetof(PciInfo, domain) == 16);
 // A process record is 16 bytes (plain functions), 24 (_v2, and _v3 but for R535's first
 // releases) or 32 (those): the size is found out by reading, see process_list.hpp. Common
 // offsets:
-inline constexpr std::size_t kRecordPidOffset = 0;            // u32
-inline constexpr std::size_t kRecordUsedOffset = 8;           // u64
-inline constexpr std::size_t kRecordGpuInstanceOffset = 16;   // u32, from 24 bytes on
+inline constexpr std::size_t kRecordPidOffset = 0;           // u32
+inline constexpr std::size_t kRecordUsedOffset = 8;          // u64
+inline constexpr std::size_t kRecordGpuInstanceOffset = 16;  // u32, from 24 bytes on
 inline constexpr std::size_t kRecordComputeInstanceOffset = 20;
 inline constexpr std::size_t kLargestRecordBytes = 32;
 

@@ -19,18 +19,18 @@ struct Statm {
 
 /// The memory lines of /proc/self/status.
 struct Status {
-  std::uint64_t vms_bytes{};                      // VmSize
-  std::uint64_t rss_bytes{};                      // VmRSS
-  std::optional<std::uint64_t> rss_anon_bytes;    // RssAnon, Linux >= 4.5
-  std::optional<std::uint64_t> rss_file_bytes;    // RssFile, Linux >= 4.5
-  std::optional<std::uint64_t> rss_shmem_bytes;   // RssShmem, Linux >= 4.5
-  std::optional<std::uint64_t> swap_bytes;        // VmSwap, without shmem in swap
-  std::optional<std::uint64_t> hugetlb_bytes;     // HugetlbPages, Linux >= 4.4; not in rss
-  std::optional<std::uint64_t> locked_bytes;      // VmLck
-  std::optional<std::uint64_t> pinned_bytes;      // VmPin
-  std::optional<std::uint64_t> peak_rss_bytes;    // VmHWM
-  std::optional<std::uint64_t> peak_vms_bytes;    // VmPeak
-  std::optional<std::uint64_t> page_tables_bytes; // VmPTE
+  std::uint64_t vms_bytes{};                       // VmSize
+  std::uint64_t rss_bytes{};                       // VmRSS
+  std::optional<std::uint64_t> rss_anon_bytes;     // RssAnon, Linux >= 4.5
+  std::optional<std::uint64_t> rss_file_bytes;     // RssFile, Linux >= 4.5
+  std::optional<std::uint64_t> rss_shmem_bytes;    // RssShmem, Linux >= 4.5
+  std::optional<std::uint64_t> swap_bytes;         // VmSwap, without shmem in swap
+  std::optional<std::uint64_t> hugetlb_bytes;      // HugetlbPages, Linux >= 4.4; not in rss
+  std::optional<std::uint64_t> locked_bytes;       // VmLck
+  std::optional<std::uint64_t> pinned_bytes;       // VmPin
+  std::optional<std::uint64_t> peak_rss_bytes;     // VmHWM
+  std::optional<std::uint64_t> peak_vms_bytes;     // VmPeak
+  std::optional<std::uint64_t> page_tables_bytes;  // VmPTE
   bool operator==(Status const&) const = default;
 };
 
@@ -42,7 +42,7 @@ struct SmapsRollup {
   std::uint64_t shared_dirty_bytes{};
   std::uint64_t private_clean_bytes{};
   std::uint64_t private_dirty_bytes{};
-  std::optional<std::uint64_t> pss_anon_bytes;   // Linux >= 5.1, as the next two
+  std::optional<std::uint64_t> pss_anon_bytes;  // Linux >= 5.1, as the next two
   std::optional<std::uint64_t> pss_file_bytes;
   std::optional<std::uint64_t> pss_shmem_bytes;
   std::optional<std::uint64_t> anonymous_bytes;

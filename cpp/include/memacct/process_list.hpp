@@ -88,8 +88,8 @@ class ProcessListReader {
     std::size_t count = 0;
     bool understood = true;
   };
-  void read_kind(Api const& api, Device device, char const* name, Function* function,
-                 ListKind kind, RecordLimits const& limits, ProcessList& list);
+  void read_kind(Api const& api, Device device, char const* name, Function* function, ListKind kind,
+                 RecordLimits const& limits, ProcessList& list);
   [[nodiscard]] Answer call(Device device, Function* function);
   void append(std::size_t count, std::size_t stride, ListKind kind, ProcessList& list) const;
 

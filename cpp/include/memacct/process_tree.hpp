@@ -12,11 +12,11 @@ namespace memacct {
 
 /// The numbers by which this process may be listed. They don't change during its life.
 struct SelfNames {
-  std::uint32_t pid = 0;                     // getpid()
-  std::optional<std::uint32_t> procfs_pid;   // readlink /proc/self: the number in our procfs
-  std::vector<std::uint32_t> outer_pids;     // NSpid of /proc/self/status without `pid`,
-                                             // outermost first (Linux 4.1)
-  std::optional<bool> initial_namespace;     // /proc/self/ns/pid is the machine's own
+  std::uint32_t pid = 0;                    // getpid()
+  std::optional<std::uint32_t> procfs_pid;  // readlink /proc/self: the number in our procfs
+  std::vector<std::uint32_t> outer_pids;    // NSpid of /proc/self/status without `pid`,
+                                            // outermost first (Linux 4.1)
+  std::optional<bool> initial_namespace;    // /proc/self/ns/pid is the machine's own
 
   /// True if a list in our own pid namespace's numbers can be looked up in our procfs.
   [[nodiscard]] bool procfs_is_ours() const noexcept { return procfs_pid == pid; }

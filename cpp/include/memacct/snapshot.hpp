@@ -36,7 +36,7 @@ struct Snapshot {
 /// What a snapshot is to hold.
 struct SnapshotRequest {
   HostTier host = HostTier::kBreakdown;
-  bool limits = false;  // cgroup and system as well
+  bool limits = false;                     // cgroup and system as well
   std::optional<DeviceSelection> devices;  // nullopt: none are asked for
 };
 
