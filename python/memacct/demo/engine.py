@@ -268,16 +268,21 @@ class EngineRun:
         raw = json.loads(self.result_path.read_text()) if self.result_path.exists() else {}
         outcome = raw.get("outcome", "timeout" if timed_out else "failed")
         workers = tuple(sorted(raw.get("workers", ()), key=lambda worker: int(worker["rank"])))
-        said = f"{raw['error']}: {raw['message']}" if "error" in raw else None
-        cause = root_cause(self.log_path.read_text(errors="replace"))
         return EngineResult(
             outcome=outcome,
             log_path=self.log_path,
             wall_s=wall_s,
             kv_cache_bytes=workers[0]["kv_cache_bytes"] if workers else None,
-            error=None if outcome == "served" else (cause or said or outcome),
+            error=None if outcome == "served" else self._error(raw) or outcome,
             start_s=raw.get("start_s"),
             workers=workers,
             versions=raw.get("versions", {}),
             raw=raw,
         )
+
+    def _error(self, raw: Mapping[str, Any]) -> str | None:
+        """The exception that stopped the engine: the caller's, or the worker's that it wraps."""
+        said = f"{raw['error']}: {raw['message']}" if "error" in raw else None
+        if said is not None and not any(wrapper in said for wrapper in WRAPPERS):
+            return said
+        return root_cause(self.log_path.read_text(errors="replace")) or said

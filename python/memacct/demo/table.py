@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .engine import EngineResult
     from .scenarios import Scenario
 
-ERROR_LENGTH = 90
+ERROR_LENGTH = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,9 @@ def _gib(value: int | None) -> str:
 def _outcome(value: int | None, isolated: int | None, error: str | None) -> str:
     if error is not None:
         return "[red]fails:[/red] " + error[:ERROR_LENGTH].replace("[", r"\[")
-    short = "" if isolated is None or value is None else f" ({(value - isolated) / MIB:+,.0f} MiB)"
-    return f"serves with {_gib(value)}{short if short != ' (+0 MiB)' else ''}"
+    if isolated is None or value is None or value == isolated:
+        return f"serves with {_gib(value)}"
+    return f"serves with {_gib(value)} ({(value - isolated) / MIB:+,.0f} MiB)"
 
 
 def _difference(row: Row) -> str:
@@ -119,7 +120,7 @@ def render(rows: list[Row], world: str) -> Table:
     """The table that `memacct demo` prints."""
     table = Table(title=f"KV cache of a real vLLM engine on {world}", show_lines=True)
     for name in ("", "scenario", "isolated", "stock vLLM", "vLLM with memacct", "difference", ""):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in ("isolated", "difference"))
     for row in rows:
         native = _outcome(row.native_bytes, None, row.native_error)
         if row.native_clamped:

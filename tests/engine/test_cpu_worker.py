@@ -1,0 +1,96 @@
+"""The CPU build of vLLM (0.32.0): page cache that the kernel can take back is not held."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memacct._units import GIB, MIB
+from memacct.demo.engine import EngineOptions, EngineResult, EngineRun
+from memacct.demo.table import reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from memacct.demo import Bench
+
+pytestmark = pytest.mark.engine
+
+REQUESTED_BYTES = 3 * GIB
+# The weights that the worker maps: model.safetensors of the small model.
+WEIGHTS_BYTES = 200 * MIB
+
+
+def node_total_bytes() -> int:
+    """What vLLM takes the share of: all memory of the first NUMA node."""
+    with open("/sys/devices/system/node/node0/meminfo", encoding="ascii") as file:  # noqa: PTH123
+        for line in file:
+            if "MemTotal" in line:
+                return int(line.split()[-2]) * 1024
+    raise ValueError("node0 has no MemTotal")
+
+
+def start(options: EngineOptions, python: Path, bench: Bench, name: str) -> EngineResult:
+    run = EngineRun(
+        options,
+        python=python,
+        model=bench.model,
+        folder=bench.folder / name,
+        total_bytes=node_total_bytes(),
+        environ=os.environ,
+        limit_s=bench.limit_s,
+    )
+    with run:
+        return run.finish()
+
+
+@pytest.fixture(scope="module")
+def stock(cpu_python: Path, bench: Bench, say: Callable[[str], None]) -> EngineResult:
+    say("engine start: cpu-stock")
+    return start(EngineOptions(budget_bytes=REQUESTED_BYTES), cpu_python, bench, "cpu-stock")
+
+
+@pytest.fixture(scope="module")
+def native(cpu_python: Path, bench: Bench, say: Callable[[str], None]) -> EngineResult:
+    say("engine start: cpu-native")
+    options = EngineOptions(budget_bytes=REQUESTED_BYTES).native()
+    return start(options, cpu_python, bench, "cpu-native")
+
+
+def report(native: EngineResult) -> dict[str, int]:
+    assert native.served, native.error
+    (found,) = [told for told in reports(native) if "rank" in told]
+    return found
+
+
+def test_it_counts_what_the_worker_holds(native: EngineResult) -> None:
+    told = report(native)
+    assert told["held_bytes"] < told["rss_bytes"]
+    assert told["native_bytes"] == told["requested_bytes"] - told["held_bytes"]
+    assert told["final_bytes"] == told["native_bytes"]
+    assert not told["clamped"]
+
+
+def test_the_budget_is_not_lowered_by_mapped_weights(native: EngineResult) -> None:
+    told = report(native)
+    assert told["native_bytes"] - told["stock_bytes"] > WEIGHTS_BYTES
+
+
+def test_the_kv_cache_is_larger_than_stocks(native: EngineResult, stock: EngineResult) -> None:
+    assert stock.served, stock.error
+    assert native.kv_cache_bytes is not None
+    assert stock.kv_cache_bytes is not None
+    assert native.kv_cache_bytes > stock.kv_cache_bytes + WEIGHTS_BYTES
+
+
+def test_both_numbers_are_in_the_log(native: EngineResult) -> None:
+    (line,) = [line for line in native.key_lines() if "memacct: KV cache budget" in line]
+    assert "held" in line
+    assert "vLLM's own reading would have given" in line
+
+
+def test_its_own_time_is_below_50_ms(native: EngineResult) -> None:
+    assert sum(told["overhead_ns"] for told in reports(native)) < 50_000_000
