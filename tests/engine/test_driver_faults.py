@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Starts
+
     from memacct.demo import Bench, EngineResult, Scenario
 
 pytestmark = pytest.mark.engine

@@ -14,6 +14,7 @@ from memacct.demo.table import reports
 
 if TYPE_CHECKING:
     from conftest import Starts
+
     from memacct.demo import EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -32,7 +32,8 @@ def demo(
 ) -> None:
     """Run each scenario alone, stock and native; exit non-zero if native is off."""
     from memacct import demo as package
-    from memacct.demo.setup import about_engine, engine_python as find_python, make_model
+    from memacct.demo.setup import about_engine, make_model
+    from memacct.demo.setup import engine_python as find_python
 
     console = Console(highlight=False)
     started_s = time.monotonic()
@@ -58,7 +59,8 @@ def demo(
     runner = package.Runner(bench, world, progress, starts_count=package.count_starts(chosen))
     rows = [row for scenario in chosen for row in _rows(package, runner, scenario)]
     console.print(package.render(rows, world.name))
-    _write(package, json_path, rows, about, world, time.monotonic() - started_s)
+    about |= {"gpu": world.name, "simulated": world.simulated}
+    package.write_json(json_path, rows, about | {"elapsed_s": time.monotonic() - started_s})
     console.print(f"as data: {json_path}; logs: {folder / 'runs'}")
     if not all(row.ok for row in rows):
         raise typer.Exit(1)
@@ -78,13 +80,6 @@ def _rows(package: Any, runner: Any, scenario: Any) -> list[Any]:
     native = runner.outcomes(scenario, "native")
     together = zip(isolated, stock, native, strict=True)
     return [package.judge(scenario, i, *results) for i, results in enumerate(together)]
-
-
-def _write(
-    package: Any, path: Path, rows: list[Any], about: Any, world: Any, elapsed_s: float
-) -> None:
-    data = {**about, "gpu": world.name, "simulated": world.simulated, "elapsed_s": elapsed_s}
-    package.write_json(path, rows, data)
 
 
 def _escape(text: str) -> str:

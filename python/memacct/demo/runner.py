@@ -26,7 +26,9 @@ LOADED = "Directly load AOT compilation"
 class Machine(Protocol):
     """One or more GPUs, real or simulated, in the state in which a scenario begins."""
 
-    total_bytes: int
+    @property
+    def total_bytes(self) -> int:
+        """Memory of each GPU."""
 
     def engine_environ(self) -> Mapping[str, str]:
         """The whole environment of an engine that shall see these GPUs."""
@@ -38,8 +40,13 @@ class Machine(Protocol):
 class World(Protocol):
     """Makes machines: what differs between a real and a simulated GPU."""
 
-    name: str
-    simulated: bool
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its GPUs are simulated."""
 
     def machine(self, *, device_count: int, host_pids: bool) -> AbstractContextManager[Machine]:
         """A machine without neighbours, engines or leftovers."""
@@ -85,20 +92,19 @@ def run_one(
 ) -> EngineResult:
     """One engine, with the scenario's neighbour if there is one."""
     cues = tuple(move.cue for move in scenario.moves)
+    device = scenario.neighbour_device
     with ExitStack() as stack:
+        neighbour = None
         if scenario.neighbour is not None:
-            neighbour = Neighbour(machine.neighbour_environ(), scenario.neighbour_device)
-            stack.enter_context(neighbour)
+            neighbour = stack.enter_context(Neighbour(machine.neighbour_environ(), device))
             for command in scenario.neighbour:
                 neighbour.command(command)
-        run = start(
-            bench, machine, options, name, cues=cues, cue_rank=scenario.neighbour_device
-        )
+        run = start(bench, machine, options, name, cues=cues, cue_rank=device)
         stack.enter_context(run)
         for move in scenario.moves:
-            if run.wait_cue(move.cue):
+            if run.wait_cue(move.cue) and neighbour is not None:
                 neighbour.command(move.command)
-                run.go(move.cue)
+            run.go(move.cue)
         return run.finish()
 
 
@@ -190,9 +196,7 @@ class Runner:
         self._started += len(names)
         of = "" if self.starts_count is None else f" of {self.starts_count}"
         self.progress(f"engine start {self._started}{of}: {', '.join(names)} ({scenario.title})")
-        world = self.world.machine(
-            device_count=scenario.device_count, host_pids=scenario.host_pids
-        )
+        world = self.world.machine(device_count=scenario.device_count, host_pids=scenario.host_pids)
         with world as machine:
             if len(engines) == 1:
                 results = [run_one(self.bench, machine, scenario, engines[0], names[0])]

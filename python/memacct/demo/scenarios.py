@@ -47,8 +47,8 @@ class Scenario:
 
 
 EAGER = EngineOptions(budget_bytes=DEVICE_BYTES // 2)
-# VLLM_PLUGINS is in the key of vLLM's compile cache: to find the same compiled model, the stock engine
-# loads memacct's plugin too, which does nothing unless enabled.
+# VLLM_PLUGINS is in the key of vLLM's compile cache: to find the same compiled model, the stock
+# engine loads memacct's plugin too, which does nothing unless enabled.
 GRAPHS = EngineOptions(budget_bytes=DEVICE_BYTES // 2, enforce_eager=False, plugins="memacct")
 HOLD_7_GIB = (f"hold {7 * GIB}",)
 GROW_3_GIB = Move(cue="profiling", command=f"hold {3 * GIB}")

@@ -86,4 +86,3 @@ def make_model(python: Path, folder: Path, progress: Callable[[str], None]) -> P
         raise SetupError(f"the model could not be made: {done.stderr.strip()[-500:]}")
     part.replace(folder)
     return folder
-

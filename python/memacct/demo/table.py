@@ -63,7 +63,11 @@ def reports(result: EngineResult) -> list[dict[str, Any]]:
 
 
 def judge(
-    scenario: Scenario, index: int, isolated: EngineResult, stock: EngineResult, native: EngineResult
+    scenario: Scenario,
+    index: int,
+    isolated: EngineResult,
+    stock: EngineResult,
+    native: EngineResult,
 ) -> Row:
     """Compares the three runs of the scenario's engine number `index`."""
     difference = None

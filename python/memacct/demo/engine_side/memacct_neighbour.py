@@ -67,8 +67,17 @@ class Driver:
         return text.value.decode()
 
 
-def obey(driver: Driver, line: str) -> None:
-    """Carries out one command; raises ValueError for an unknown one."""
+def obey(driver: Driver, line: str) -> Exception | None:
+    """Carries out one command; returns why it could not."""
+    try:
+        carry_out(driver, line)
+    except (OSError, ValueError) as error:
+        return error
+    return None
+
+
+def carry_out(driver: Driver, line: str) -> None:
+    """Raises ValueError for an unknown command, OSError if the driver refuses."""
     command, _, argument = line.strip().partition(" ")
     if command == "hold":
         driver.hold(int(argument))
@@ -106,12 +115,7 @@ def main() -> int:
     if device == "--probe":
         return 0
     for line in sys.stdin:
-        try:
-            obey(driver, line)
-        except (OSError, ValueError) as error:
-            answer(driver, error)
-        else:
-            answer(driver)
+        answer(driver, obey(driver, line))
     return 0
 
 

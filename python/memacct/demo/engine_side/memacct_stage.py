@@ -127,7 +127,7 @@ class StageExtension:
 
     @staticmethod
     def init_worker_extension(worker: Any) -> None:
-        """vLLM calls it when init_device has ended."""
+        """Called by vLLM when init_device has ended."""
         set_up(worker, Stage(worker.rank))
 
     def demo_worker_report(self) -> dict[str, Any]:
