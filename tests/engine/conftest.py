@@ -81,11 +81,13 @@ def cpu_python() -> Path:
 def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Says on the terminal which engine starts: minutes without a word look like a hang."""
     terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
 
     def write(text: str) -> None:
-        if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(text)
+        if terminal is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                terminal.ensure_newline()
+                terminal.write_line(text)
 
     return write
 

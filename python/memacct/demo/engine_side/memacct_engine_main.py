@@ -42,7 +42,8 @@ def make_engine(request: dict[str, Any]) -> Any:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
-    parsed = AsyncEngineArgs.from_cli_args(parser.parse_args(request["cli"]))
+    line = ["--model", arguments["model"], *request["cli"]]
+    parsed = AsyncEngineArgs.from_cli_args(parser.parse_args(line))
     arguments["additional_config"] = parsed.additional_config
     return LLM(**arguments)
 
