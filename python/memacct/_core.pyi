@@ -83,9 +83,17 @@ class SystemMemory:
     def _make(values: Sequence[Any]) -> SystemMemory: ...
     def to_dict(self) -> dict[str, Any]: ...
 
-def read_host(tier: HostTier = "breakdown") -> HostMemory: ...
-def read_cgroup(root: str = "") -> CgroupMemory | None: ...
-def read_system() -> SystemMemory: ...
+def read_host(tier: HostTier = "breakdown") -> HostMemory:
+    """Reads this process. SourceUnavailableError: a kernel without smaps_rollup (< 4.14)."""
+
+def read_cgroup(root: str = "") -> CgroupMemory | None:
+    """Reads this process's control group; None if it is in none that a mount shows.
+
+    ``root`` is put before every path, for tests. Opens about ten files: 50-200 us.
+    """
+
+def read_system() -> SystemMemory:
+    """Reads /proc/meminfo."""
 
 # The parsers behind them, for tests. Each raises SourceFormatError and nothing else.
 
@@ -175,9 +183,10 @@ class Attribution:
 
 @final
 class DeviceMemory:
-    """One consistent reading of a device. When every term is known, to the byte:
+    """One consistent reading of a device.
 
-    total = free + reserved + own + tree + foreign + unattributed
+    When every term is known: total = free + reserved + own + tree + foreign + unattributed, to
+    the byte.
     """
 
     uuid: str
@@ -317,7 +326,9 @@ def snapshot(
     devices: Literal["auto", "all"] | Sequence[DeviceKey] | None = "auto",
     *,
     limits: bool | None = None,
-) -> Snapshot: ...
+) -> Snapshot:
+    """Reads all sources at one barrier; ``help(memacct.snapshot)`` says all."""
+
 def set_allocator_reader(
     reader: Callable[[], Sequence[AllocatorMemory] | None] | None,
 ) -> None: ...

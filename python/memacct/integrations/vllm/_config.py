@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PROFILERS = ("native", "stock")
 ENABLE_VARIABLE = "MEMACCT_VLLM"
+LONGEST_WAIT_S = 86400
+SECONDS_ALLOWED = f"a number of seconds from 0 to {LONGEST_WAIT_S}"
 
 # KV tensors are rounded up to the allocator's 2 MiB pages, one by one, and kernels load
 # lazily: what is left free when the cap binds must cover both.
@@ -120,8 +122,10 @@ def _flag(key: str, value: object) -> bool:
 
 
 def _seconds(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 86400:
-        raise _wrong(key, value, "a number of seconds from 0 to 86400")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong(key, value, SECONDS_ALLOWED)
+    if not 0 <= value <= LONGEST_WAIT_S:
+        raise _wrong(key, value, SECONDS_ALLOWED)
     return float(value)
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from memacct import _core
 from memacct._errors import BudgetError
-from memacct._units import format_bytes
 from memacct.integrations.vllm._cpu_report import CPUReport
 from memacct.integrations.vllm._hooks import wrap
 from memacct.integrations.vllm._own_time import own_time
