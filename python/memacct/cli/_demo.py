@@ -12,6 +12,8 @@ from rich.console import Console
 from memacct._errors import ConfigError
 
 WORK = Path(".memacct/demo")
+# Columns where the output goes to a file, which has no width of its own.
+FILE_WIDTH = 140
 
 
 def demo(
@@ -36,6 +38,8 @@ def demo(
     from memacct.demo.setup import engine_python as find_python
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=FILE_WIDTH)
     started_s = time.monotonic()
 
     def progress(text: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .engine import EngineResult
     from .scenarios import Scenario
 
+# Room for what vLLM says in its first sentence.
 ERROR_LENGTH = 60
 
 
@@ -106,9 +107,13 @@ def _gib(value: int | None) -> str:
     return "?" if value is None else f"{value / GIB:.3f} GiB"
 
 
+def _first_sentence(error: str) -> str:
+    return error.split(". ", maxsplit=1)[0][:ERROR_LENGTH].rstrip(".").replace("[", r"\[")
+
+
 def _outcome(value: int | None, isolated: int | None, error: str | None) -> str:
     if error is not None:
-        return "[red]fails:[/red] " + error[:ERROR_LENGTH].replace("[", r"\[")
+        return f"[red]fails:[/red] {_first_sentence(error)}"
     if isolated is None or value is None or value == isolated:
         return f"serves with {_gib(value)}"
     return f"serves with {_gib(value)} ({(value - isolated) / MIB:+,.0f} MiB)"
@@ -120,11 +125,23 @@ def _difference(row: Row) -> str:
     return f"{row.difference_bytes / MIB:+,.2f} MiB"
 
 
+def _own_time(rows: list[Row]) -> str | None:
+    """How long memacct's own code held up the engines."""
+    spent_ms = [row.native_overhead_ns / 1e6 for row in rows if row.native_overhead_ns is not None]
+    if not spent_ms:
+        return None
+    return (
+        f"time in memacct's own code, all processes of an engine: "
+        f"{min(spent_ms):.0f} to {max(spent_ms):.0f} ms a start"
+    )
+
+
 def render(rows: list[Row], world: str) -> Table:
     """The table that `memacct demo` prints."""
     table = Table(title=f"KV cache of a real vLLM engine on {world}", show_lines=True)
     for name in ("", "scenario", "isolated", "stock vLLM", "vLLM with memacct", "difference", ""):
         table.add_column(name, no_wrap=name in ("isolated", "difference"))
+    table.caption = _own_time(rows)
     for row in rows:
         native = _outcome(row.native_bytes, None, row.native_error)
         if row.native_clamped:

@@ -125,7 +125,10 @@ def _find_wheels(site: Path) -> _Wheels:
         headers = tuple(part / "include" for part in parts)
     nccl = nvidia / "nccl"
     if not (runtime / "lib" / f"libcudart.so.{cuda}").exists():
-        raise ConfigError(f"{site} has no CUDA build of PyTorch (pip install torch)")
+        raise ConfigError(
+            f"{site} has no CUDA build of PyTorch (pip install torch; a program that uses only the "
+            "driver and NVML runs without: --no-runtime, runtime=False)"
+        )
     _check_headers(headers, cuda)
     bundled = sorted(p.name for p in site.glob(f"*.libs/libcudart.*.so.{cuda}"))
     return _Wheels(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_no_cuda_wheels(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no CUDA build of PyTorch \(pip install torch\)"):
+    with pytest.raises(ConfigError, match=r"has no CUDA build of PyTorch \(pip install torch;"):
         build_runtime(site=tmp_path)
 
 

@@ -65,14 +65,11 @@ class GPUReport:
 
     def text(self) -> str:
         """Returns the log message: the budget in a sentence, then the equation."""
-        stock = "would have ended the start"
-        if self.stock_bytes is not None:
-            stock = f"would have given {format_bytes(self.stock_bytes)}"
         head = (
             f"memacct: KV cache budget {format_bytes(self.budget.final_bytes)} "
             f"(requested {format_bytes(self.requested_bytes)}, own consumption "
             f"{format_bytes(self.consumption.consumed_bytes)} by {self.attribution_source}; "
-            f"{self.budget.reason}). vLLM's own reading {stock}."
+            f"{self.budget.reason}). vLLM's own reading {_stock_outcome(self.stock_bytes)}."
         )
         lines = [head]
         if self.total_bytes is not None:
@@ -118,6 +115,14 @@ def _stock_bytes(
         return None  # "Error in memory profiling": free memory grew
     stock_consumed = baseline.free_bytes - profiled.free_bytes
     return available_bytes + consumption.consumed_bytes - stock_consumed
+
+
+def _stock_outcome(stock_bytes: int | None) -> str:
+    if stock_bytes is None:
+        return "would have ended the start"
+    if stock_bytes <= 0:
+        return f"would have left nothing for it ({format_bytes(stock_bytes)}), ending the start"
+    return f"would have given {format_bytes(stock_bytes)}"
 
 
 def _moved(change: ForeignChange) -> str:
