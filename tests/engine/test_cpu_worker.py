@@ -92,5 +92,5 @@ def test_both_numbers_are_in_the_log(native: EngineResult) -> None:
     assert "vLLM's own reading would have given" in line
 
 
-def test_its_own_time_is_below_50_ms(native: EngineResult) -> None:
-    assert sum(told["overhead_ns"] for told in reports(native)) < 50_000_000
+def test_its_own_code_computes_for_less_than_50_ms(native: EngineResult) -> None:
+    assert sum(told["overhead_cpu_ns"] for told in reports(native)) < 50_000_000

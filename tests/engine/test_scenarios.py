@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}
+OVERHEAD_BUDGET_NS = 50_000_000
 EXACT = [scenario for scenario in SCENARIOS if not scenario.clamps]
 
 
@@ -93,8 +95,11 @@ def test_native_writes_a_report_for_each_worker(starts: Starts, scenario: Scenar
         assert ranks[0]["final_bytes"] >= result.kv_cache_bytes > 0
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=name)
-def test_native_holds_the_start_up_for_less_than_50_ms(starts: Starts, scenario: Scenario) -> None:
-    for row in starts.rows(scenario):
-        assert row.native_overhead_ns is not None
-        assert row.native_overhead_ns < 50_000_000
+def test_native_adds_less_than_50_ms_to_a_start(starts: Starts) -> None:
+    rows = [row for scenario in SCENARIOS for row in starts.rows(scenario)]
+    held_up_ns = [row.native_overhead_ns for row in rows if row.native_overhead_ns is not None]
+    computed_ns = [row.native_overhead_cpu_ns for row in rows if row.native_overhead_cpu_ns]
+    assert len(held_up_ns) == len(computed_ns) == len(rows)
+    assert max(computed_ns) < OVERHEAD_BUDGET_NS
+    # A single start may have waited for a processor; half of them have not.
+    assert median(held_up_ns) < OVERHEAD_BUDGET_NS

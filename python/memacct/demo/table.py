@@ -30,6 +30,7 @@ class Row:
         difference_bytes: native's KV cache less the isolated engine's; None if either is unknown.
         ok: native did what it should.
         native_overhead_ns: time in memacct's own code, summed over the engine's processes.
+        native_overhead_cpu_ns: of that, what it computed.
     """
 
     scenario: str
@@ -44,6 +45,7 @@ class Row:
     native_error: str | None
     native_clamped: bool
     native_overhead_ns: int | None
+    native_overhead_cpu_ns: int | None
     native_attribution: str | None
     difference_bytes: int | None
     ok: bool
@@ -63,6 +65,10 @@ def reports(result: EngineResult) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("vllm-*.json"))]
 
 
+def _sum(told: list[dict[str, Any]], key: str) -> int | None:
+    return sum(report[key] for report in told) if told else None
+
+
 def judge(
     scenario: Scenario,
     index: int,
@@ -80,7 +86,6 @@ def judge(
     else:
         ok = native.served and difference is not None and abs(difference) <= TOLERANCE_BYTES
     told = reports(native)
-    overheads = [report["overhead_ns"] for report in told]
     sources = [report["attribution_source"] for report in told if "attribution_source" in report]
     options = scenario.engines[index]
     several = len(scenario.engines) > 1
@@ -96,7 +101,8 @@ def judge(
         native_bytes=native.kv_cache_bytes,
         native_error=native.error,
         native_clamped=clamped,
-        native_overhead_ns=sum(overheads) if overheads else None,
+        native_overhead_ns=_sum(told, "overhead_ns"),
+        native_overhead_cpu_ns=_sum(told, "overhead_cpu_ns"),
         native_attribution=sources[0] if sources else None,
         difference_bytes=difference,
         ok=ok,

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+class Spent(NamedTuple):
+    """Time spent.
+
+    Attributes:
+        wall_ns: what the process was held up, with whatever else the machine did meanwhile.
+        cpu_ns: of that, what this thread computed, in the kernel too.
+    """
+
+    wall_ns: int
+    cpu_ns: int
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The clocks; only differences of two readings mean something."""
+        return cls(time.perf_counter_ns(), time.thread_time_ns())
 
 
 class OwnTime:
     """Sums the time spent inside its ``with`` blocks; nested blocks count once."""
 
     def __init__(self) -> None:
-        self.total_ns = 0
+        self._closed = Spent(0, 0)
+        self._entered = Spent(0, 0)
         self._depth = 0
-        self._entered_ns = 0
 
     def __enter__(self) -> None:
         if self._depth == 0:
-            self._entered_ns = time.perf_counter_ns()
+            self._entered = Spent.now()
         self._depth += 1
 
     def __exit__(
@@ -28,9 +45,19 @@ class OwnTime:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._depth == 1:
+            self._closed = self.spent()
         self._depth -= 1
+
+    def spent(self) -> Spent:
+        """Returns the sum, up to now where a block is open."""
         if self._depth == 0:
-            self.total_ns += time.perf_counter_ns() - self._entered_ns
+            return self._closed
+        now = Spent.now()
+        return Spent(
+            self._closed.wall_ns + now.wall_ns - self._entered.wall_ns,
+            self._closed.cpu_ns + now.cpu_ns - self._entered.cpu_ns,
+        )
 
 
 #: Of this process. A forked child goes on from its parent's sum; reports subtract nothing,

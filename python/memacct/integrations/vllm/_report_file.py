@@ -26,6 +26,12 @@ def write_report(folder: str | None, name: str, data: Mapping[str, Any]) -> None
     path = Path(folder) / f"vllm-{os.getpid()}-{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    record = {**data, "pid": os.getpid(), "overhead_ns": own_time.total_ns}
+    spent = own_time.spent()
+    record = {
+        **data,
+        "pid": os.getpid(),
+        "overhead_ns": spent.wall_ns,
+        "overhead_cpu_ns": spent.cpu_ns,
+    }
     part.write_text(json.dumps(record, indent=1))
     part.replace(path)
