@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 WITH_PLUGIN = replace(EAGER, plugins="memacct")
-FROM_COMMAND_LINE = replace(WITH_PLUGIN, cli=("--additional-config.memacct.profiler", "native"))
+COMMAND_LINES = {
+    "dotted": ("--additional-config.memacct.profiler", "native"),
+    "json": ("--additional-config", '{"memacct": {"profiler": "native"}}'),
+}
 BY_WORKER_CLASS = replace(
     EAGER,
     plugins="other",
@@ -58,8 +61,10 @@ def test_by_additional_config(starts: Starts) -> None:
     assert result.raw["additional_config"] == {"memacct": {"profiler": "native"}}
 
 
-def test_by_dotted_arguments_of_the_command_line(starts: Starts) -> None:
-    result = in_scenario_c(starts, "cli", FROM_COMMAND_LINE)
+@pytest.mark.parametrize("form", COMMAND_LINES)
+def test_by_the_command_line(starts: Starts, form: str) -> None:
+    options = replace(WITH_PLUGIN, cli=COMMAND_LINES[form])
+    result = in_scenario_c(starts, f"cli-{form}", options)
     assert_native(starts, result)
     assert result.raw["additional_config"] == {"memacct": {"profiler": "native"}}
 

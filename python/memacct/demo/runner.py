@@ -182,6 +182,10 @@ class Runner:
         """The scenario itself, `profiler` being "stock" or "native"; one result for each engine."""
         if profiler == "stock" and scenario.neighbour is None and len(scenario.engines) == 1:
             return self.isolated(scenario)
+        if not all(options.enforce_eager for options in scenario.engines):
+            # Compiles the model where that is still to be done (see `_alone`): it must not fall
+            # to the start that is looked at.
+            self.isolated(scenario)
         names = tuple(
             f"{scenario.key}{index or ''}-{profiler}" for index in range(len(scenario.engines))
         )
