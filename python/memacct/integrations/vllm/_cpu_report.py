@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memacct._units import format_bytes
@@ -10,24 +10,40 @@ from memacct.report.text import gib, render_table
 
 if TYPE_CHECKING:
     from memacct._core import Snapshot
+    from memacct.integrations.vllm._cpu_available import Available
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPUReport:
-    """The budget of one CPU worker. ``available_bytes`` is the node's, reclaimable counted."""
+    """The budget of one CPU worker.
+
+    Attributes:
+        available: of the node and the control group; None: this vLLM does not ask.
+        waited_s: how long the start waited for more of it.
+    """
 
     rank: int
     requested_bytes: int
     rss_bytes: int
     held_bytes: int
-    available_bytes: int | None
     margin_bytes: int
     snapshot: Snapshot
+    available: Available | None = None
+    waited_s: float = 0.0
+
+    def given(self, available: Available, *, waited_s: float = 0.0) -> CPUReport:
+        """Returns the same report with that much available."""
+        return replace(self, available=available, waited_s=waited_s)
 
     @property
     def wanted_bytes(self) -> int:
         """What was requested less what the worker holds."""
         return self.requested_bytes - self.held_bytes
+
+    @property
+    def available_bytes(self) -> int | None:
+        """What the node and the group both still have, reclaimable cache counted."""
+        return None if self.available is None else self.available.usable_bytes
 
     @property
     def shortfall_bytes(self) -> int:
@@ -43,6 +59,13 @@ class CPUReport:
             return self.wanted_bytes
         return max(0, self.available_bytes - self.margin_bytes)
 
+    @property
+    def stock_bytes(self) -> int | None:
+        """The budget by vLLM's own reading; None where vLLM would have ended the start."""
+        budget = self.requested_bytes - self.rss_bytes
+        too_much = self.available is not None and budget > self.available.stock_bytes
+        return None if budget <= 0 or too_much else budget
+
     def shortfall_story(self) -> str:
         """Says what does not fit into what."""
         return (
@@ -53,17 +76,24 @@ class CPUReport:
 
     def text(self, budget_bytes: int) -> str:
         """Returns the log message: both numbers in a sentence, then where they come from."""
-        stock = self.requested_bytes - self.rss_bytes
         head = (
             f"memacct: KV cache budget {format_bytes(budget_bytes)} (requested "
             f"{format_bytes(self.requested_bytes)}, held {format_bytes(self.held_bytes)}). "
-            f"vLLM's own reading would have given {format_bytes(stock)}: it subtracts the RSS of "
+            f"vLLM's own reading would have {self._stock_story()}: it subtracts the RSS of "
             f"{format_bytes(self.rss_bytes)}, of which "
             f"{format_bytes(max(0, self.rss_bytes - self.held_bytes))} is page cache that the "
             "kernel can take back."
         )
         rows = [(name, gib(value), source) for name, value, source in self._rows()]
         return head + "\n" + render_table(("GiB", "now", "from"), rows)
+
+    def _stock_story(self) -> str:
+        if self.stock_bytes is not None:
+            return f"given {format_bytes(self.stock_bytes)}"
+        story = "ended the start"
+        if self.available is not None:
+            story += f" with {format_bytes(self.available.stock_bytes)} available"
+        return story
 
     def _rows(self) -> list[tuple[str, int | None, str]]:
         host = self.snapshot.host
@@ -91,9 +121,10 @@ class CPUReport:
             "rss_bytes": self.rss_bytes,
             "held_bytes": self.held_bytes,
             "available_bytes": self.available_bytes,
-            "stock_bytes": self.requested_bytes - self.rss_bytes,
+            "stock_bytes": self.stock_bytes,
             "native_bytes": self.wanted_bytes,
             "final_bytes": budget_bytes,
             "clamped": self.shortfall_bytes > 0,
+            "waited_s": self.waited_s,
             "snapshot": self.snapshot.to_dict(),
         }

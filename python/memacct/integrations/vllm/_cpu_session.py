@@ -3,19 +3,28 @@
 vLLM's CPU worker subtracts its RSS from what was requested. RSS counts pages that the
 kernel can take back at any time: checkpoints read through mmap, the text of libraries.
 Here the worker's anonymous, shared and dirty memory is subtracted instead, and memory
-that the kernel could reclaim within the control group counts as available.
+that the kernel could reclaim within the control group counts as available there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from memacct import _core
 from memacct._errors import BudgetError
+from memacct.integrations.vllm._cpu_available import (
+    Available,
+    cache_left_out,
+    room_within,
+    wait_until_it_fits,
+)
 from memacct.integrations.vllm._cpu_report import CPUReport
 from memacct.integrations.vllm._hooks import wrap
 from memacct.integrations.vllm._own_time import own_time
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vllm.memacct")
 
 _WORKER_MODULE = "vllm.v1.worker.cpu_worker"
+_RESOURCE_MODULE = "vllm.utils.cpu_resource_utils"
+_NODE_FUNCTION = "get_memory_node_info"
 
 
 class CPUSession:
@@ -39,25 +50,35 @@ class CPUSession:
         self.config = config
         self.is_initialising = False
         self.report: CPUReport | None = None
-        self._available_bytes: int | None = None
+        self._is_lost = False
 
     def before_init_device(self) -> None:
         """Wraps the method that decides the budget."""
         self.is_initialising = True
+        self._is_lost = False
         wrap(self.worker, "determine_available_memory", self._around_budget)
 
     def after_init_device(self) -> None:
         """Nothing more to wrap on a CPU."""
         self.is_initialising = False
 
+    def lose(self, reason: str) -> None:
+        """Ends the corrections for good: what follows is stock."""
+        self._is_lost = True
+        self.report = None
+        logger.warning("memacct: %s. From here on the profiling is vLLM's own", reason)
+
+    # ---------------------------------------------------------------- replacing
+
     def _around_budget(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         module: Any = sys.modules.get(_WORKER_MODULE)
         explicit = self.worker.cache_config.kv_cache_memory_bytes is not None
-        if explicit or not hasattr(self.worker, "requested_cpu_memory"):
+        if self._is_lost or explicit or not hasattr(self.worker, "requested_cpu_memory"):
             return original(*args, **kwargs)  # the user's own number: RSS plays no part
         if module is None or not hasattr(module, "psutil"):
             logger.warning("memacct: this vLLM's CPU worker is not known; profiling stays stock")
             return original(*args, **kwargs)
+        self.report = None
         with self._held_instead_of_rss(module):
             budget = original(*args, **kwargs)
         self._tell(budget)
@@ -65,23 +86,28 @@ class CPUSession:
 
     @contextlib.contextmanager
     def _held_instead_of_rss(self, module: Any) -> Iterator[None]:
-        psutil, node_info = module.psutil, getattr(module, "get_memory_node_info", None)
+        psutil, node_info = module.psutil, getattr(module, _NODE_FUNCTION, None)
         module.psutil = _Psutil(psutil, self)
         if node_info is not None:
-            module.get_memory_node_info = self._reclaimable_counted(node_info)
+            setattr(module, _NODE_FUNCTION, self._fitting(node_info))
         try:
             yield
         finally:
             module.psutil = psutil
             if node_info is not None:
-                module.get_memory_node_info = node_info
+                setattr(module, _NODE_FUNCTION, node_info)
 
-    def _reclaimable_counted(self, node_info: Callable[..., Any]) -> Callable[..., Any]:
+    def _fitting(self, node_info: Callable[..., Any]) -> Callable[..., Any]:
+        # The budget is decided here and not where RSS is asked for: vLLM compares it with
+        # what this call returns, so that is when the waiting must be over.
+        @functools.wraps(node_info)
         def get_memory_node_info(*args: Any, **kwargs: Any) -> Any:
-            info = node_info(*args, **kwargs)
-            with own_time, contextlib.suppress(Exception):
-                info.available_memory = _available_with_cache(info.available_memory)
-            self._available_bytes = info.available_memory
+            info = node_info(*args, **kwargs)  # an error here is vLLM's own
+            if not self._is_lost:
+                read = functools.partial(_read_available, node_info, *args, **kwargs)
+                report = self._guard(self._decide, read)
+                if report is not None:
+                    info.available_memory = report.available_bytes
             return info
 
         return get_memory_node_info
@@ -92,40 +118,63 @@ class CPUSession:
         Raises:
             BudgetError: the budget does not fit and ``on_shortfall`` is ``error``.
         """
-        with own_time:
-            try:
-                return self._consumed(rss_bytes)
-            except BudgetError:
-                raise
-            except Exception:
-                if self.config.strict:
-                    raise
-                logger.exception("memacct: could not read this process; RSS is used, as stock")
-                return rss_bytes
+        if self.report is None and not self._is_lost:
+            self._guard(self._decide, None)  # a vLLM that does not ask for the node
+        if self.report is None:
+            return rss_bytes
+        self.report = dataclasses.replace(self.report, rss_bytes=rss_bytes)
+        return self.report.requested_bytes - self.report.budget_bytes
 
-    def _consumed(self, rss_bytes: int) -> int:
+    # ---------------------------------------------------------------- deciding
+
+    def _decide(self, read: Callable[[], Available] | None) -> CPUReport:
         # Once per start, and the only way to tell dirty file pages: a walk of the page
         # tables, about 10 ms per GiB.
         reading = _core.snapshot("rollup", None, limits=True)
         held = reading.host.held_bytes
         if held is None:
             raise ValueError("the kernel does not tell anonymous from file memory")
-        requested = int(self.worker.requested_cpu_memory)
         report = CPUReport(
             rank=int(self.worker.rank),
-            requested_bytes=requested,
-            rss_bytes=rss_bytes,
+            requested_bytes=int(self.worker.requested_cpu_memory),
+            rss_bytes=reading.host.rss_bytes,
             held_bytes=held,
-            available_bytes=self._available_bytes,
             margin_bytes=self.config.margin_bytes,
             snapshot=reading,
         )
-        self.report = report
+        self.report = report if read is None else self._fitted(report, read)
+        return self.report
+
+    def _fitted(self, report: CPUReport, read: Callable[[], Available]) -> CPUReport:
+        wait_s = self.config.wait_s if self.config.on_shortfall == "wait" else 0.0
+
+        def say(found: Available) -> None:
+            story = report.given(found).shortfall_story()
+            logger.warning("memacct: %s; waiting for up to %g s", story, wait_s)
+
+        found, waited_s = wait_until_it_fits(
+            read, report.wanted_bytes, wait_s=wait_s, pause=_pause, say=say
+        )
+        report = report.given(found, waited_s=waited_s)
         if report.shortfall_bytes > 0 and self.config.on_shortfall == "error":
             raise BudgetError(f"{report.shortfall_story()}; on_shortfall is 'error'")
         if report.shortfall_bytes > 0:
             logger.warning("memacct: KV cache clamped: %s", report.shortfall_story())
-        return requested - report.budget_bytes
+        return report
+
+    def _guard(self, action: Callable[..., Any], *args: Any) -> Any:
+        """Calls ``action``; after a fault of memacct's own the rest is stock, unless strict."""
+        with own_time:
+            try:
+                return action(*args)
+            except BudgetError:
+                raise
+            except Exception as error:
+                if self.config.strict:
+                    raise
+                logger.exception("memacct: the budget could not be corrected")
+                self.lose(repr(error))
+                return None
 
     def _tell(self, budget_bytes: int) -> None:
         if self.report is None:
@@ -169,19 +218,16 @@ class _OwnProcess:
         return info._replace(rss=self._session.consumed_bytes(info.rss))
 
 
-def _available_with_cache(available_bytes: int) -> int:
-    """Counts page cache that the kernel can reclaim within the control group.
+def _read_available(node_info: Callable[..., Any], *args: Any, **kwargs: Any) -> Available:
+    stock = node_info(*args, **kwargs).available_memory
+    with cache_left_out(sys.modules.get(_RESOURCE_MODULE)):
+        node = node_info(*args, **kwargs).available_memory
+    return Available(
+        node_bytes=node, group_bytes=room_within(_core.read_cgroup()), stock_bytes=stock
+    )
 
-    vLLM takes limit − usage, and usage has the page cache in it: the weights that were
-    just read are charged to the group although they can go. Never more than the machine
-    has available.
-    """
-    cgroup = _core.read_cgroup()
-    if cgroup is None or cgroup.limit_bytes is None or cgroup.usage_bytes is None:
-        return available_bytes
-    cache = (cgroup.inactive_file_bytes or 0) + (cgroup.active_file_bytes or 0)
-    within_group = cgroup.limit_bytes - cgroup.usage_bytes + cache
-    machine = _core.read_system().available_bytes
-    if machine is not None:
-        within_group = min(within_group, machine)
-    return max(available_bytes, within_group)
+
+def _pause(seconds: float) -> float:
+    before = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - before

@@ -1,0 +1,152 @@
+"""A CPU worker's budget, through vLLM's own arithmetic on a scripted node."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import cpu_host
+import pytest
+
+from memacct import BudgetError, _core
+from memacct._units import GIB, MIB
+from memacct.integrations.vllm import _cpu_available
+from memacct.integrations.vllm._config import read_config
+from memacct.integrations.vllm._cpu_session import CPUSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REQUESTED_BYTES = 512 * MIB
+MARGIN_BYTES = 16 * MIB
+LARGE_BYTES = 600 * MIB
+# The process goes on running between two readings of what it holds.
+DRIFT_BYTES = 16 * MIB
+
+
+def held_bytes() -> int:
+    held = _core.snapshot("rollup", None).host.held_bytes
+    assert held is not None
+    return held
+
+
+@pytest.fixture(autouse=True)
+def node(monkeypatch: pytest.MonkeyPatch) -> cpu_host.Node:
+    group = _core.read_cgroup()
+    if group is not None and group.limit_bytes is not None and group.limit_bytes < 2 * GIB:
+        pytest.skip("this control group is smaller than the scripted node")
+    for name in ("vllm.v1.worker.cpu_worker", "vllm.utils.cpu_resource_utils"):
+        monkeypatch.setitem(sys.modules, name, cpu_host)
+    node = cpu_host.Node([LARGE_BYTES], rss_bytes=held_bytes() + 100 * MIB)
+    monkeypatch.setattr(cpu_host, "node", node)
+    return node
+
+
+def session(requested_bytes: int = REQUESTED_BYTES, **keys: Any) -> CPUSession:
+    given = {"profiler": "native", "margin": MARGIN_BYTES, **keys}
+    worker = cpu_host.Worker(requested_bytes)
+    made = CPUSession(worker, read_config({"memacct": given}, environ={}))
+    made.before_init_device()
+    made.after_init_device()
+    return made
+
+
+def budget(made: CPUSession) -> int:
+    originals = cpu_host.psutil, cpu_host.get_memory_node_info, cpu_host.get_cgroup_memory_usage
+    try:
+        return int(made.worker.determine_available_memory())
+    finally:
+        assert originals == (
+            cpu_host.psutil,
+            cpu_host.get_memory_node_info,
+            cpu_host.get_cgroup_memory_usage,
+        )
+
+
+def about(what: int) -> Any:
+    return pytest.approx(what, abs=DRIFT_BYTES)
+
+
+def test_held_memory_is_subtracted_and_both_numbers_are_told(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, node: cpu_host.Node
+) -> None:
+    caplog.set_level(logging.INFO, "vllm.memacct")
+    assert budget(session(report_dir=str(tmp_path))) == about(REQUESTED_BYTES - held_bytes())
+    assert "vLLM's own reading would have given" in caplog.text
+    (path,) = tmp_path.glob("*.json")
+    told = json.loads(path.read_text())
+    assert told["stock_bytes"] == REQUESTED_BYTES - node.rss_bytes
+    assert told["available_bytes"] == LARGE_BYTES
+    assert not told["clamped"]
+
+
+def test_what_stock_would_not_have_started_with_is_said(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, node: cpu_host.Node
+) -> None:
+    caplog.set_level(logging.INFO, "vllm.memacct")
+    node.rss_bytes = REQUESTED_BYTES
+    assert budget(session(report_dir=str(tmp_path))) == about(REQUESTED_BYTES - held_bytes())
+    assert "vLLM's own reading would have ended the start" in caplog.text
+    (path,) = tmp_path.glob("*.json")
+    assert json.loads(path.read_text())["stock_bytes"] is None
+
+
+def test_stocks_own_available_decides_whether_stock_would_have_started(
+    node: cpu_host.Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The cache is in the group's usage, so that the uncorrected reading has no room at all.
+    node.limit_bytes, node.usage_bytes = LARGE_BYTES, LARGE_BYTES
+    (tmp_path / "memory.max").touch()
+    (tmp_path / "memory.stat").write_text(f"inactive_file {LARGE_BYTES}\n")
+    monkeypatch.setattr(_cpu_available, "CGROUP_ROOT", tmp_path)
+    made = session()
+    assert budget(made) == about(REQUESTED_BYTES - held_bytes())
+    assert made.report is not None
+    assert made.report.stock_bytes is None
+    assert made.report.available_bytes == LARGE_BYTES
+
+
+def test_a_node_that_has_less_clamps(node: cpu_host.Node, caplog: pytest.LogCaptureFixture) -> None:
+    node.available_bytes = [200 * MIB]
+    assert budget(session()) == 200 * MIB - MARGIN_BYTES
+    assert "KV cache clamped" in caplog.text
+
+
+def test_waiting_reads_the_same_node_again(
+    node: cpu_host.Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.available_bytes = [200 * MIB] * 5 + [LARGE_BYTES]
+    made = session(on_shortfall="wait", wait_s=60)
+    assert budget(made) == about(REQUESTED_BYTES - held_bytes())
+    assert made.report is not None
+    assert made.report.waited_s > 0
+    assert caplog.text.count("waiting for up to 60 s") == 1
+    assert "clamped" not in caplog.text
+    assert set(node.asked) == {1}
+
+
+def test_waiting_in_vain_clamps(node: cpu_host.Node) -> None:
+    node.available_bytes = [200 * MIB] * 3 + [210 * MIB]
+    assert budget(session(on_shortfall="wait", wait_s=0.15)) == 210 * MIB - MARGIN_BYTES
+
+
+def test_error_raises(node: cpu_host.Node) -> None:
+    node.available_bytes = [200 * MIB]
+    with pytest.raises(BudgetError, match="on_shortfall is 'error'"):
+        budget(session(on_shortfall="error"))
+
+
+def test_a_fault_leaves_stock(node: cpu_host.Node, caplog: pytest.LogCaptureFixture) -> None:
+    made = session()
+    made.worker.rank = "none"
+    assert budget(made) == REQUESTED_BYTES - node.rss_bytes
+    assert "From here on the profiling is vLLM's own" in caplog.text
+
+
+def test_a_fault_is_raised_where_strict() -> None:
+    made = session(strict=True)
+    made.worker.rank = "none"
+    with pytest.raises(ValueError, match="none"):
+        budget(made)
