@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +103,33 @@ def test_a_failing_import_fails_as_it_would_have(late_module: str, tmp_path: Pat
     with pytest.raises(OSError, match="its own"):
         importlib.import_module(late_module)
     assert seen == []
+    (tmp_path / f"{late_module}.py").write_text("value = 123\n")
+    importlib.import_module(late_module)
+    assert [module.value for module in seen] == [123]
+
+
+def test_looking_for_a_module_before_its_import_keeps_the_hook(late_module: str) -> None:
+    seen: list[ModuleType] = []
+    finders = list(sys.meta_path)
+    after_import(late_module, seen.append)
+    assert importlib.util.find_spec(late_module) is not None
+    assert importlib.util.find_spec(late_module) is not None
+    assert seen == []
+    assert importlib.import_module(late_module).value == 1
+    assert seen == [sys.modules[late_module]]
+    assert sys.meta_path == finders
+
+
+def test_a_failing_action_is_logged_and_the_import_goes_on(
+    late_module: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(module: ModuleType) -> None:
+        raise AttributeError(f"{module.__name__} has no Worker")
+
+    after_import(late_module, fail)
+    assert importlib.import_module(late_module).value == 1
+    after_import("json", fail)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert said == [
+        f"memacct: {name} was not hooked, vLLM goes on" for name in (late_module, "json")
+    ]

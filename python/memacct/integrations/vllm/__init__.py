@@ -8,12 +8,20 @@ Nothing changes unless ``additional_config['memacct']['profiler']`` is ``native`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Literal
 
+from memacct._errors import ConfigError
 from memacct.integrations.vllm._own_time import own_time
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import ModuleType
+
+    from memacct.integrations.vllm._config import PluginConfig
+
+logger = logging.getLogger("vllm.memacct")
 
 __all__ = ["CPUWorker", "GPUWorker", "register"]  # noqa: F822, RUF100 (made by __getattr__)
 
@@ -31,9 +39,7 @@ def register() -> None:
             after_import("vllm.v1.worker.worker_base", _hook_worker)
             after_import("vllm.engine.arg_utils", _hook_arguments)
         except Exception:
-            import logging
-
-            logging.getLogger("vllm.memacct").exception("memacct: not installed, vLLM goes on")
+            logger.exception("memacct: not installed, vLLM goes on")
 
 
 def _hook_worker(module: ModuleType) -> None:
@@ -44,11 +50,25 @@ def _hook_worker(module: ModuleType) -> None:
 
 def _around_init_device(original: Any, wrapper: Any, *args: Any, **kwargs: Any) -> Any:
     with own_time:
-        from memacct.integrations.vllm._attach import start
-
-        attachment = start(wrapper.worker, default_profiler="stock")
+        attachment = attach(getattr(wrapper, "worker", None))
     with attachment:
         return original(wrapper, *args, **kwargs)
+
+
+def attach(
+    worker: Any, *, default_profiler: Literal["native", "stock"] = "stock"
+) -> AbstractContextManager[None]:
+    """Returns the context in which ``worker``'s init_device is to run, whatever it is.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    try:
+        from memacct.integrations.vllm._attach import start
+    except Exception:
+        logger.exception("memacct: could not be loaded; profiling stays stock")
+        return contextlib.nullcontext()
+    return start(worker, default_profiler=default_profiler)
 
 
 def _hook_arguments(module: ModuleType) -> None:
@@ -61,15 +81,40 @@ def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **
     # Checked here, in the process that the user looks at and before any worker starts, so
     # that a wrong key is one sentence and not the end of a worker's traceback.
     with own_time:
+        config = _read_config(getattr(engine_args, "additional_config", None))
+    result = original(engine_args, *args, **kwargs)
+    if config is not None and config.is_native:
+        with own_time:
+            _enabled(config, result)
+    return result
+
+
+def _read_config(given: object) -> PluginConfig | None:
+    try:
         from memacct.integrations.vllm._config import read_config
 
-        config = read_config(getattr(engine_args, "additional_config", None))
-    result = original(engine_args, *args, **kwargs)
-    if config.is_native and config.report_dir is not None:
+        return read_config(given)
+    except ConfigError:
+        raise
+    except Exception:
+        logger.exception("memacct: the configuration could not be read; profiling stays stock")
+        return None
+
+
+def _enabled(config: PluginConfig, vllm_config: Any) -> None:
+    """What this process does for an enabled engine: a report, and its workers' environment."""
+    try:
+        from memacct.integrations.vllm._ray import reach_ray_workers
         from memacct.integrations.vllm._report_file import write_report
 
+        reach_ray_workers(getattr(vllm_config, "parallel_config", None))
         write_report(config.report_dir, "main", {"profiler": config.profiler})
-    return result
+    except Exception:
+        if config.strict:
+            raise
+        logger.exception(
+            "memacct: the engine's own process could not be prepared or report; vLLM goes on"
+        )
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,12 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
-from memacct._errors import ConfigError
+from memacct._errors import BudgetError, ConfigError
 from memacct.integrations.vllm._config import PluginConfig, read_config
 from memacct.integrations.vllm._own_time import own_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 logger = logging.getLogger("vllm.memacct")
@@ -30,25 +30,26 @@ def start(
     Raises:
         ConfigError: the configuration is wrong.
     """
-    session = getattr(worker, _ATTRIBUTE, None)
-    if session is not None:
-        return contextlib.nullcontext() if session.is_initialising else _during_init_device(session)
-    config = read_config(worker.vllm_config.additional_config, default_profiler=default_profiler)
-    if not config.is_native:
-        return contextlib.nullcontext()
+    strict = False
     try:
-        session = _session_for(worker, config)
+        session = getattr(worker, _ATTRIBUTE, None)
+        if session is None:
+            given = getattr(getattr(worker, "vllm_config", None), "additional_config", None)
+            config = read_config(given, default_profiler=default_profiler)
+            strict = config.strict
+            session = _session_for(worker, config) if config.is_native else None
+            if session is not None:
+                setattr(worker, _ATTRIBUTE, session)
+        elif session.is_initialising:
+            return contextlib.nullcontext()
     except ConfigError:
         raise
     except Exception:
-        if config.strict:
+        if strict:
             raise
         logger.exception("memacct: could not attach; profiling stays stock")
         return contextlib.nullcontext()
-    if session is None:
-        return contextlib.nullcontext()
-    setattr(worker, _ATTRIBUTE, session)
-    return _during_init_device(session)
+    return contextlib.nullcontext() if session is None else _during_init_device(session)
 
 
 def _session_for(worker: Any, config: PluginConfig) -> Any:
@@ -71,8 +72,27 @@ def _session_for(worker: Any, config: PluginConfig) -> Any:
 
 @contextlib.contextmanager
 def _during_init_device(session: Any) -> Iterator[None]:
+    try:
+        prepared = _carried_out(session, session.before_init_device)
+        yield
+        if prepared:
+            _carried_out(session, session.after_init_device)
+    finally:
+        # Whatever happened: the worker may be initialised again.
+        session.is_initialising = False
+
+
+def _carried_out(session: Any, step: Callable[[], None]) -> bool:
+    """Returns whether ``step`` succeeded; a fault of ours leaves the profiling to vLLM."""
     with own_time:
-        session.before_init_device()
-    yield
-    with own_time:
-        session.after_init_device()
+        try:
+            step()
+        except (ConfigError, BudgetError):
+            raise
+        except Exception as error:
+            if session.config.strict:
+                raise
+            logger.exception("memacct: could not follow this worker")
+            session.lose(repr(error))
+            return False
+        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.abc
-import importlib.util
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+
+logger = logging.getLogger("vllm.memacct")
 
 _MARK = "__memacct_wraps__"
 
@@ -43,18 +45,30 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     """Calls ``action(module)`` once module ``name`` is there: now, or after its import.
 
     Importing it for the purpose would bring a worker's modules into processes that never
-    need them, and change the order of the host's own imports.
+    need them, and change the order of the host's own imports. An error of the action is
+    logged: the host's import is not ours to end.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
-        action(module)
+        _act(action, module)
         return
     if not any(isinstance(f, _AfterImport) and f.name == name for f in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport(name, action))
 
 
+def _act(action: Callable[[ModuleType], None], module: ModuleType) -> None:
+    try:
+        action(module)
+    except Exception:
+        logger.exception("memacct: %s was not hooked, vLLM goes on", module.__name__)
+
+
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds one module as everybody else does, and acts after its body has run."""
+    """Finds one module as everybody else does, and acts after its body has run.
+
+    It stays until then: a module may be looked for (``importlib.util.find_spec``) long
+    before it is imported, and an import that failed may be tried again.
+    """
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
         self.name = name
@@ -63,15 +77,27 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        del path, target
         if fullname != self.name:
             return None
-        # Gone before asking the others, so that they are asked as if we had never been.
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        spec = self._ask_the_others(path, target)
         if spec is not None and spec.loader is not None:
-            self._act_after(spec.loader)
+            # A loader that takes no attributes: the host has its module, we have no hook.
+            try:
+                self._act_after(spec.loader)
+            except Exception:
+                logger.exception("memacct: %s was not hooked, vLLM goes on", fullname)
         return spec
+
+    def _ask_the_others(
+        self, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        # One by one: importlib.util.find_spec would ask this finder again.
+        for finder in list(sys.meta_path):
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(self.name, path, target)
+            if spec is not None:
+                return spec
+        return None
 
     def _act_after(self, loader: Any) -> None:
         execute = loader.exec_module
@@ -79,6 +105,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         @functools.wraps(execute)
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            self._action(module)
+            if self in sys.meta_path:  # once, through however many finders the spec came
+                sys.meta_path.remove(self)
+                _act(self._action, module)
 
         loader.exec_module = exec_module

@@ -10,6 +10,7 @@ import functools
 import importlib
 from typing import Any
 
+from memacct.integrations.vllm import attach
 from memacct.integrations.vllm._own_time import own_time
 
 _BASES = {
@@ -26,9 +27,7 @@ def worker_class(name: str) -> type:
 
     def init_device(self: Any) -> Any:
         with own_time:
-            from memacct.integrations.vllm._attach import start
-
-            attachment = start(self, default_profiler="native")
+            attachment = attach(self, default_profiler="native")
         with attachment:
             return base.init_device(self)
 
