@@ -51,6 +51,8 @@ def demo(
     about = about_engine(python)
     progress(f"vLLM {about['vllm']}, torch {about['torch']}, memacct {about['memacct']}")
     world = package.choose_world(python, simulate=simulate)
+    if isinstance(world, package.SimulatedWorld) and world.reason is not None:
+        progress(f"not on the real GPU: {world.reason}")
     console.rule(f"The engines run on [bold]{world.name}[/bold]")
     if world.simulated or any(s.host_pids or s.device_count > 1 for s in chosen):
         from memacct.sim import build_runtime

@@ -82,7 +82,7 @@ def judge(
         difference = native.kv_cache_bytes - isolated.kv_cache_bytes
     clamped = clamp_warning(native) is not None
     if scenario.clamps:
-        ok = native.served and clamped
+        ok = native.served and clamped and difference is not None and difference <= 0
     else:
         ok = native.served and difference is not None and abs(difference) <= TOLERANCE_BYTES
     told = reports(native)

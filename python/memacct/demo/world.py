@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from memacct._errors import MemacctError
-from memacct._units import KIB
+from memacct._units import KIB, format_bytes
 from memacct.sim import Costs, Faults, SimulatedGpu
 
 from .neighbour import probe
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 
 # Round figures of the order that one sees on a H100, so that graphs are not free of charge.
 COSTS = Costs(graph_bytes=512 * KIB)
-
-
-class WorldError(MemacctError):
-    """The scenario cannot be made on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +45,12 @@ class SimulatedWorld:
 
     Attributes:
         faults: what the driver does wrong for the engines, in every scenario.
+        reason: why not the real GPU that is there, for people; None: there is none, or it
+            was not asked for.
     """
 
     python: Path
+    reason: str | None = None
     faults: Faults | None = None
     name: str = "a SIMULATED GPU of 32 GiB (no real GPU is used)"
     simulated: bool = True
@@ -110,21 +108,27 @@ class RealWorld:
             yield RealMachine(total_bytes=self.total_bytes)
 
 
-def choose_world(python: Path, *, simulate: bool = False) -> SimulatedWorld | RealWorld:
-    """The real GPU if the driver shows one (and `simulate` is not set), else a simulated one.
+# The driver and the display take some; the scenarios leave so much untouched.
+ENOUGH_FREE_BYTES = DEVICE_BYTES * 9 // 10
 
-    Raises:
-        WorldError: the real GPU has not the 32 GiB free that the scenarios need.
-    """
-    simulated = SimulatedWorld(python=python)
-    found = None if simulate else probe(os.environ)
+
+def choose_world(python: Path, *, simulate: bool = False) -> SimulatedWorld | RealWorld:
+    """The real GPU if it has the memory (and `simulate` is not set), else a simulated one."""
+    return world_on(None if simulate else probe(os.environ), python)
+
+
+def world_on(found: Mapping[str, Any] | None, python: Path) -> SimulatedWorld | RealWorld:
+    """The world for the device that `probe` found, or for none."""
     if found is None:
-        return simulated
-    if found["free_bytes"] < DEVICE_BYTES * 0.9:
-        raise WorldError(
-            f"{found['name']} has {found['free_bytes']} bytes free, but the scenarios need "
-            f"{DEVICE_BYTES}; use --simulate for the simulated GPU"
+        return SimulatedWorld(python=python)
+    if found["free_bytes"] < ENOUGH_FREE_BYTES:
+        reason = (
+            f"{found['name']} has {format_bytes(found['free_bytes'])} free, but the scenarios "
+            f"need {format_bytes(ENOUGH_FREE_BYTES)}"
         )
+        return SimulatedWorld(python=python, reason=reason)
     return RealWorld(
-        device_name=found["name"], total_bytes=found["total_bytes"], fallback=simulated
+        device_name=found["name"],
+        total_bytes=found["total_bytes"],
+        fallback=SimulatedWorld(python=python),
     )
