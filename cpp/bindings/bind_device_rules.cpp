@@ -48,7 +48,8 @@ Rows merged(Rows const& rows) {
 
 py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
-                     bool driver_unused, std::optional<std::uint64_t> reserved_bytes) {
+                     bool driver_unused, std::optional<bool> context_live,
+                     std::optional<std::uint64_t> reserved_bytes) {
   SelfFacts facts;
   facts.names = {.pid = pid,
                  .procfs_pid = pid,
@@ -56,6 +57,7 @@ py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint3
                  .initial_namespace = initial_namespace};
   facts.remembered_pid = remembered_pid;
   facts.driver_unused = driver_unused;
+  facts.context_live = context_live;
   facts.allocator_reserved_bytes = reserved_bytes;
   auto const own = find_own(list_of(rows), facts);
   return py::make_tuple(own.source, own.pid, own.own_bytes, own.reason);
@@ -102,7 +104,7 @@ void bind_device_rules(py::module_& m) {
   m.def("_find_own", &own_record, py::arg("rows"), py::kw_only(), py::arg("pid"),
         py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,
         py::arg("remembered_pid") = py::none(), py::arg("driver_unused") = false,
-        py::arg("reserved_bytes") = py::none());
+        py::arg("context_live") = py::none(), py::arg("reserved_bytes") = py::none());
   m.def("_interpret_memory", &memory_v2, py::kw_only(), py::arg("total"), py::arg("reserved"),
         py::arg("free"), py::arg("used"));
   m.def("_fingerprint_vote", &vote, py::arg("rounds"));

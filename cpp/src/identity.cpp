@@ -108,6 +108,8 @@ OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
     // Expected of a process without a context; with one, the list hides us, and then it may
     // show us under another number, or hide our children.
     none.located = names.initial_namespace == true && facts.context_live == false;
+    // On the bare machine a whole list without us and a driver without a context agree.
+    if (none.located && list.complete) none.own_bytes = 0;
   }
   if (outer.size() == 1 && contradiction(*outer.front(), facts).empty()) {
     return accept(*outer.front(), AttributionSource::kNspid, none.reason);

@@ -270,6 +270,7 @@ def _find_own(
     initial_namespace: bool = False,
     remembered_pid: int | None = None,
     driver_unused: bool = False,
+    context_live: bool | None = None,
     reserved_bytes: int | None = None,
 ) -> tuple[AttributionSource, int | None, int | None, str]: ...
 def _interpret_memory(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from memacct import _core
 from memacct._errors import DriverError, SourceUnavailableError
 from memacct.accounting.budget import BudgetTerms, EngineBudget, decide_budget
-from memacct.accounting.consumption import Consumption, Reading, consumed
+from memacct.accounting.consumption import Consumption, ConsumptionFollower, Reading
 from memacct.accounting.foreign import ForeignChange, foreign_changes
 from memacct.accounting.policy import SHORTFALL_POLICIES
 
@@ -66,9 +66,11 @@ class ProfileResult:
     Attributes:
         consumption: what the engine itself took (own and tree) from baseline to end.
         foreign: what each other process did meanwhile, as far as the driver lists them.
-        foreign_delta_bytes: what all others took together (negative: released), listed or not.
+        foreign_delta_bytes: what all others took together (negative: released), listed or not;
+            None where the driver does not tell this process's memory from theirs.
         transient_peak_bytes: what the allocator's peak was above what is allocated now;
-            None without an allocator.
+            None without an allocator. What the allocator still caches for it is part of the
+            consumption already, and the budget counts it once.
         budget: how much the engine may still take; None when no ``budget_bytes`` was given.
         marks: the baseline, each mark, and the end, in order.
     """
@@ -76,21 +78,21 @@ class ProfileResult:
     device: str
     consumption: Consumption
     foreign: tuple[ForeignChange, ...]
-    foreign_delta_bytes: int
+    foreign_delta_bytes: int | None
     transient_peak_bytes: int | None
     budget: EngineBudget | None
     marks: tuple[Mark, ...]
 
 
 class ProfilePass:
-    """A running profiling pass; see `profile_pass`."""
+    """A profiling pass, to be entered once; see `profile_pass`."""
 
     def __init__(
         self,
         device: _core.DeviceKey,
         *,
         budget_bytes: int | None,
-        allocator: Allocator | None,
+        allocator: Allocator | Literal["auto"] | None,
         on_shortfall: ShortfallPolicy,
         wait_s: float,
         margin_bytes: int,
@@ -98,13 +100,16 @@ class ProfilePass:
     ) -> None:
         self._device = device
         self._budget_bytes = budget_bytes
-        self._allocator = allocator
+        self._allocator = None if allocator == "auto" else allocator
+        self._finds_allocator = allocator == "auto"
         self._on_shortfall = on_shortfall
         self._wait_s = wait_s
         self._margin_bytes = margin_bytes
         self._identify = identify
+        self._follower: ConsumptionFollower | None = None
         self._marks: list[Mark] = []
         self._result: ProfileResult | None = None
+        self._has_ended = False
 
     @property
     def result(self) -> ProfileResult:
@@ -118,17 +123,23 @@ class ProfilePass:
         return self._result
 
     def mark(self, name: str) -> Mark:
-        """Records a moment, such as "weights"; returns what had been consumed by then."""
-        if not self._marks:
+        """Records a moment, such as "weights"; returns what had been consumed by then.
+
+        Raises:
+            ValueError: outside the block.
+        """
+        if self._follower is None or self._has_ended:
             raise ValueError("a profiling pass takes marks only inside its block")
-        return self._add(name, self._read())
+        return self._add(name, self._read_at_mark())
 
     def __enter__(self) -> ProfilePass:
+        if self._follower is not None:
+            raise ValueError("a profiling pass can be entered once; make another")
         if self._identify:
-            # What could not be found, and why, is in the reading below.
-            with contextlib.suppress(DriverError, SourceUnavailableError):
-                _core.identify(self._device)
-        self._add("baseline", self._read())
+            self._find_itself()
+        baseline = self._read()
+        self._follower = ConsumptionFollower(baseline)
+        self._add("baseline", baseline)
         if self._allocator is not None:
             self._allocator.reset_peak()
         return self
@@ -139,34 +150,53 @@ class ProfilePass:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._has_ended = True
         if kind is None:
             self._result = self._finish()
 
     def _read(self) -> Reading:
+        if self._finds_allocator and self._allocator is None:
+            # Torch may be loaded, and its CUDA part initialised, only inside the block.
+            self._allocator = _torch_allocator(self._device)
         reserved = None if self._allocator is None else self._allocator.reserved_bytes()
         device = _core.read_device(self._device, allocator_reserved_bytes=reserved)
         return Reading(
             free_bytes=device.free_bytes, device=device, allocator_reserved_bytes=reserved
         )
 
+    def _read_at_mark(self) -> Reading:
+        reading = self._read()
+        unknown = reading.device is not None and reading.device.own_bytes is None
+        if not (self._identify and unknown):
+            return reading
+        # The context may have been made only now.
+        self._find_itself()
+        return self._read()
+
+    def _find_itself(self) -> None:
+        # What could not be found, and why, is in the reading that follows.
+        with contextlib.suppress(DriverError, SourceUnavailableError):
+            _core.identify(self._device)
+
+    def _follow(self, reading: Reading) -> Consumption:
+        if self._follower is None:
+            raise ValueError("a profiling pass has no baseline before its block")
+        return self._follower.follow(reading)
+
     def _add(self, name: str, reading: Reading) -> Mark:
-        first = self._marks[0].reading if self._marks else reading
         mark = Mark(
             name=name,
             taken_ns=_core.monotonic_ns() if reading.device is None else reading.device.taken_ns,
             reading=reading,
-            consumption=consumed(first, reading),
+            consumption=self._follow(reading),
         )
         self._marks.append(mark)
         return mark
 
     def _finish(self) -> ProfileResult:
-        transient = None
-        if self._allocator is not None:
-            held = self._allocator.allocated_bytes()
-            transient = max(0, self._allocator.peak_allocated_bytes() - held)
-        end = self._add("end", self._read())
-        budget = self._decide(transient or 0)
+        end = self._add("end", self._read_at_mark())
+        transient, uncached = self._transient_peak(end.reading)
+        budget = self._decide(end.consumption, uncached or 0)
         first = self._marks[0].reading
         moved: tuple[ForeignChange, ...] = ()
         if first.device is not None and end.reading.device is not None:
@@ -175,35 +205,45 @@ class ProfilePass:
             device=str(self._device) if end.reading.device is None else end.reading.device.uuid,
             consumption=end.consumption,
             foreign=moved,
-            foreign_delta_bytes=self._grown(end.reading, end.consumption),
+            foreign_delta_bytes=_grown(first, end),
             transient_peak_bytes=transient,
             budget=budget,
             marks=tuple(self._marks),
         )
 
-    def _decide(self, transient_bytes: int) -> EngineBudget | None:
-        if self._budget_bytes is None:
+    def _transient_peak(self, end: Reading) -> tuple[int | None, int | None]:
+        """The allocator's peak above what is allocated now, and above what it holds now."""
+        if self._allocator is None:
+            return None, None
+        peak = self._allocator.peak_allocated_bytes()
+        held = end.allocator_reserved_bytes or 0
+        return max(0, peak - self._allocator.allocated_bytes()), max(0, peak - held)
+
+    def _decide(self, consumption: Consumption, still_to_come_bytes: int) -> EngineBudget | None:
+        if self._budget_bytes is None or self._follower is None:
             return None
-        requested = self._budget_bytes
-        consumption = self._marks[-1].consumption
+        follower = self._follower
+        wanted = self._budget_bytes - consumption.consumed_bytes - still_to_come_bytes
 
         def terms() -> BudgetTerms:
             now = self._read()
             return BudgetTerms(
-                wanted_bytes=requested - consumption.consumed_bytes - transient_bytes,
-                still_to_come_bytes=transient_bytes,
+                wanted_bytes=wanted,
+                still_to_come_bytes=still_to_come_bytes,
                 margin_bytes=self._margin_bytes,
                 free_bytes=now.free_bytes,
-                grown_bytes=self._grown(now, consumed(self._marks[0].reading, now)),
+                grown_bytes=follower.grown_bytes(now, follower.follow(now)),
             )
 
         return decide_budget(
             terms, on_shortfall=self._on_shortfall, wait_s=self._wait_s, pause=_pause
         )
 
-    def _grown(self, now: Reading, consumption: Consumption) -> int:
-        before = self._marks[0].reading.free_bytes
-        return before - consumption.consumed_bytes - now.free_bytes
+
+def _grown(first: Reading, end: Mark) -> int | None:
+    if not end.consumption.is_measured:
+        return None
+    return first.free_bytes - end.consumption.consumed_bytes - end.reading.free_bytes
 
 
 def profile_pass(
@@ -222,8 +262,9 @@ def profile_pass(
         device: CUDA ordinal of this process, or UUID.
         budget_bytes: what the engine may use of the device altogether; the result's budget
             is what is left of it. None: no budget is decided.
-        allocator: the engine's caching allocator; "auto" takes torch's if torch is loaded
-            and ``device`` is an ordinal.
+        allocator: the engine's caching allocator; "auto" takes torch's from the reading on
+            at which torch uses CUDA. Its peak is reset at the beginning: passes on one device
+            do not nest.
         on_shortfall: what to do when neighbours grew so far that the budget no longer
             fits: ``clamp`` it, ``wait`` for them and then clamp, or raise an ``error``.
         wait_s: seconds that ``wait`` waits at most.
@@ -252,7 +293,7 @@ def profile_pass(
     return ProfilePass(
         device,
         budget_bytes=budget_bytes,
-        allocator=_torch_allocator(device) if allocator == "auto" else allocator,
+        allocator=allocator,
         on_shortfall=on_shortfall,
         wait_s=wait_s,
         margin_bytes=margin_bytes,
@@ -262,13 +303,11 @@ def profile_pass(
 
 def _torch_allocator(device: _core.DeviceKey) -> Allocator | None:
     # Found by name, so that nothing below the integrations imports torch.
-    if "torch" not in sys.modules or not isinstance(device, int):
-        return None
-    torch = sys.modules["torch"]
-    if not torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
         return None
     module = importlib.import_module("memacct.integrations.torch")
-    allocator: Allocator = module.TorchAllocator(device)
+    allocator: Allocator | None = module.allocator_of(device)
     return allocator
 
 

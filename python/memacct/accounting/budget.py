@@ -49,11 +49,13 @@ class BudgetTerms:
         """By how much the wanted budget does not fit; 0 while no neighbour has grown.
 
         With neighbours that stand still the wanted budget is the engine's own arithmetic
-        and its own business: the cap must not change what a start alone gives.
+        and its own business: the cap must not change what a start alone gives. So it never
+        takes more than the neighbours took: an engine whose wish left less than the margin
+        keeps what it would have had alone.
         """
         if self.grown_bytes <= 0:
             return 0
-        return max(0, self.wanted_bytes - self.fits_bytes)
+        return min(self.grown_bytes, max(0, self.wanted_bytes - self.fits_bytes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def _decided(terms: BudgetTerms, waited_s: float) -> EngineBudget:
         ),
     )
     return EngineBudget(
-        final_bytes=terms.fits_bytes if clamped else terms.wanted_bytes,
+        final_bytes=terms.wanted_bytes - terms.shortfall_bytes,
         clamped=clamped,
         waited_s=waited_s,
         candidates=candidates,
@@ -141,9 +143,9 @@ def _fits_story(terms: BudgetTerms) -> str:
 
 def _shortfall_story(terms: BudgetTerms) -> str:
     return (
-        f"others on the device hold {format_bytes(terms.grown_bytes)} more than at start, so the "
-        f"wanted budget of {format_bytes(terms.wanted_bytes)} does not fit into "
-        f"{format_bytes(max(0, terms.fits_bytes))} (free {format_bytes(terms.free_bytes)}, less "
-        f"{format_bytes(terms.still_to_come_bytes)} still to come, less a margin of "
+        f"others on the device hold {format_bytes(terms.grown_bytes)} more than at start, so "
+        f"{format_bytes(terms.shortfall_bytes)} of the wanted budget of "
+        f"{format_bytes(terms.wanted_bytes)} no longer fit (free {format_bytes(terms.free_bytes)}, "
+        f"less {format_bytes(terms.still_to_come_bytes)} still to come, less a margin of "
         f"{format_bytes(terms.margin_bytes)})"
     )

@@ -41,6 +41,14 @@ def device_uuid(index: int) -> str:
     return f"GPU-{properties.uuid}"
 
 
+def allocator_of(device: _core.DeviceKey) -> TorchAllocator | None:
+    """Returns the allocator of the device with this CUDA ordinal or UUID; None if there is none."""
+    ordinals = range(torch.cuda.device_count())
+    if isinstance(device, int):
+        return TorchAllocator(device) if device in ordinals else None
+    return next((TorchAllocator(n) for n in ordinals if device_uuid(n) == device), None)
+
+
 class TorchAllocator:
     """The allocator of one device, as ``profile_pass`` asks it."""
 
@@ -62,7 +70,3 @@ class TorchAllocator:
     def reset_peak(self) -> None:
         """Starts a new window for the peak."""
         torch.cuda.reset_peak_memory_stats(self._ordinal)
-
-    def release_cached(self) -> None:
-        """Gives cached, unused memory back to the driver."""
-        torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,53 +14,12 @@ import pytest
 import memacct
 from memacct._units import GIB, MIB
 from memacct.profile import profile_pass
-from memacct.sim import Faults, SimulatedGpu
+from memacct.sim import CallFault, Faults, SimulatedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# An engine in miniature: takes its context, then profiles while it loads 512 MiB. At each
-# pause the test moves the neighbours.
-ENGINE = """
-import ctypes, dataclasses, json, sys
-cuda = ctypes.CDLL("libcuda.so.1")
-def check(code):
-    assert code == 0, code
-def allocate(size):
-    pointer = ctypes.c_uint64()
-    check(cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(size)))
-    return pointer
-def pause(what):
-    print(what, flush=True)
-    sys.stdin.readline()
-check(cuda.cuInit(0))
-context = ctypes.c_void_p()
-check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
-check(cuda.cuCtxSetCurrent(context))
-import memacct
-from memacct.profile import profile_pass
-options = json.loads(sys.argv[1])
-try:
-    with profile_pass(0, **options) as profiling:
-        pause("started")
-        allocate(384 << 20)
-        profiling.mark("weights")
-        allocate(128 << 20)
-        pause("loaded")
-    result = profiling.result
-    print(json.dumps({
-        "consumed": result.consumption.consumed_bytes,
-        "source": result.consumption.source,
-        "reason": result.consumption.reason,
-        "foreign_delta": result.foreign_delta_bytes,
-        "foreign": [[c.event, c.delta_bytes] for c in result.foreign],
-        "marks": [[m.name, m.consumption.consumed_bytes] for m in result.marks],
-        "budget": result.budget and dataclasses.asdict(result.budget),
-        "attribution": result.marks[-1].reading.device.attribution.source,
-    }))
-except memacct.BudgetError as error:
-    print(json.dumps({"error": str(error)}))
-"""
+ENGINE = Path(__file__).parents[1] / "helpers" / "profiled_engine.py"
 
 
 @contextmanager
@@ -67,7 +27,7 @@ def engine(
     gpu: SimulatedGpu, faults: Faults | None = None, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
     process: subprocess.Popen[str] = gpu.popen(
-        [sys.executable, "-c", ENGINE, json.dumps(options)],
+        [sys.executable, str(ENGINE), json.dumps(options)],
         faults=faults,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -137,6 +97,45 @@ def test_the_budget_does_not_move_with_the_neighbours(move: str, world: Any) -> 
         assert found["foreign"] == []
 
 
+CONTEXT_BYTES = 400 * MIB
+
+
+@pytest.mark.parametrize(("start", "world"), [("driver", "own"), ("", "own"), ("", "host")])
+def test_the_context_may_be_made_inside_the_pass(start: str, world: Any) -> None:
+    found = run_beside("3GiB", Faults(pids=world), budget_bytes=8 * GIB, start=start)
+    assert found["source"] == "own+tree", found["reason"]
+    assert found["consumed"] == CONTEXT_BYTES + 512 * MIB
+    assert found["foreign_delta"] == 3 * GIB
+
+
+@pytest.mark.parametrize("caching", ["cached", "emptied"])
+def test_the_transient_peak_counts_once(caching: str) -> None:
+    # 1 GiB was taken and given back at 384 MiB of weights; 128 MiB came after it.
+    found = run_beside("3GiB", budget_bytes=8 * GIB, caching=caching)
+    kept = GIB if caching == "cached" else 0
+    assert found["consumed"] == 512 * MIB + kept
+    assert found["transient_peak"] == GIB - 128 * MIB
+    still_to_come = 0 if caching == "cached" else GIB - 128 * MIB
+    assert found["budget"]["final_bytes"] == 8 * GIB - 512 * MIB - kept - still_to_come
+
+
+def test_a_driver_that_falls_silent_does_not_charge_us_what_others_did_before() -> None:
+    lists = "nvmlDeviceGetComputeRunningProcesses*"
+    # Two calls a reading: the identification's, the baseline's, the mark's.
+    silent = Faults(calls=[CallFault(function=lists, error=999, after_count=6)])
+    found = run_beside("3GiB", silent, budget_bytes=8 * GIB)
+    assert found["source"] == "held_over"
+    assert found["marks"][1] == ["weights", 384 * MIB]
+    assert found["consumed"] == 512 * MIB
+    assert found["foreign_delta"] is None
+
+
+def test_a_pass_is_entered_once_and_marked_inside() -> None:
+    found = run_beside("")
+    assert "entered once" in found["entered_again"]
+    assert "only inside" in found["marked_late"]
+
+
 def test_the_budget_is_clamped_to_what_the_neighbours_left() -> None:
     found = run_beside("20GiB", budget_bytes=8 * GIB, margin_bytes=64 * MIB)
     # 32 GiB less both contexts, the neighbour's 27 GiB and our 512 MiB.
@@ -148,7 +147,7 @@ def test_the_budget_is_clamped_to_what_the_neighbours_left() -> None:
 
 def test_the_error_policy_stops() -> None:
     found = run_beside("20GiB", budget_bytes=8 * GIB, on_shortfall="error")
-    assert "does not fit" in found["error"]
+    assert "no longer fit" in found["error"]
 
 
 def test_waiting_for_a_neighbour_that_leaves() -> None:

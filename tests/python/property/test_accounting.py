@@ -13,7 +13,7 @@ import memacct
 from memacct import _core
 from memacct._convert import from_dict
 from memacct.accounting.budget import BudgetTerms, decide_budget
-from memacct.accounting.consumption import Reading, consumed
+from memacct.accounting.consumption import ConsumptionFollower, Reading, consumed
 from memacct.accounting.equation import device_equation, engine_equation
 from memacct.accounting.foreign import foreign_changes
 from memacct.report.text import render_equation
@@ -122,6 +122,44 @@ def test_without_a_record_the_allocator_bounds_from_below(taken: int, released: 
     assert not found.is_measured
 
 
+@given(moved=st.integers(0, 1 << 38), later=st.lists(SIZES, max_size=4))
+def test_what_the_driver_stops_telling_is_held_over(moved: int, later: list[int]) -> None:
+    # A neighbour moves while all is known; from then on it stands still and nobody is told.
+    before = World(own=5, foreign=((2, 1 << 40),))
+    follower = ConsumptionFollower(before.reading())
+    now = replace(before, own=50, foreign=((2, (1 << 40) + moved),))
+    assert follower.follow(now.reading()).consumed_bytes == 45
+    for own in later:
+        hidden = replace(now, own=None, unattributed=own)
+        found = follower.follow(hidden.reading())
+        assert (found.consumed_bytes, found.source) == (own - 5, "held_over")
+        assert not found.is_measured
+        assert "stand still" in found.reason
+    again = follower.follow(replace(now, own=60).reading())
+    assert (again.consumed_bytes, again.source) == (55, "own+tree")
+
+
+def test_what_is_held_over_is_not_below_what_the_allocator_took() -> None:
+    follower = ConsumptionFollower(World(own=5, foreign=((2, 100),)).reading(0))
+    follower.follow(World(own=50, foreign=((2, 100),)).reading(40))
+    # The neighbour leaves unseen, which looks as if we had given back.
+    found = follower.follow(World(own=None, unattributed=50).reading(40))
+    assert (found.consumed_bytes, found.source) == (40, "held_over")
+
+
+def test_a_driver_that_never_told_leaves_the_stock_reading() -> None:
+    follower = ConsumptionFollower(World(own=None, unattributed=9).reading())
+    found = follower.follow(World(own=None, unattributed=30).reading())
+    assert (found.consumed_bytes, found.source) == (21, "device")
+
+
+def test_children_that_get_hidden_keep_their_last_number() -> None:
+    follower = ConsumptionFollower(World(own=1, tree=0).reading())
+    follower.follow(World(own=5, tree=3).reading())
+    found = follower.follow(World(own=6, tree=None).reading())
+    assert (found.consumed_bytes, found.source) == (8, "own")
+
+
 def test_without_any_account_the_stock_reading_stands() -> None:
     found = consumed(Reading(free_bytes=100), Reading(free_bytes=60))
     assert (found.consumed_bytes, found.source) == (40, "device")
@@ -224,7 +262,8 @@ def test_a_budget_never_exceeds_what_is_wanted_nor_what_fits_once_a_neighbour_gr
     given_terms = terms(wanted=wanted, free=free, grown=grown, margin=margin)
     budget = decide_budget(lambda: given_terms, pause=no_pause)
     if grown > 0:
-        assert budget.final_bytes == min(wanted, free - 20 - margin)
+        # Never less than alone, where the wanted budget left less than the margin too.
+        assert budget.final_bytes == min(wanted, max(free - 20 - margin, wanted - grown))
     else:
         assert budget.final_bytes == wanted
     assert budget.clamped == (budget.final_bytes < wanted)
@@ -233,7 +272,9 @@ def test_a_budget_never_exceeds_what_is_wanted_nor_what_fits_once_a_neighbour_gr
 
 
 def test_the_error_policy_says_what_does_not_fit() -> None:
-    with pytest.raises(memacct.BudgetError, match=r"hold 60 B more.*100 B does not fit into 50 B"):
+    with pytest.raises(
+        memacct.BudgetError, match=r"hold 60 B more.* 50 B of the wanted budget of 100 B"
+    ):
         decide_budget(lambda: terms(free=80, grown=60), on_shortfall="error", pause=no_pause)
 
 

@@ -86,6 +86,19 @@ def test_absent_is_unknown() -> None:
     assert "none of the 1 listed processes" in reason
 
 
+@pytest.mark.parametrize(
+    ("initial_namespace", "context_live", "own_bytes"),
+    [(True, False, 0), (True, None, None), (True, True, None), (False, False, None)],
+)
+def test_absent_is_nothing_only_on_the_bare_machine_without_a_context(
+    initial_namespace: bool, context_live: bool | None, own_bytes: int | None
+) -> None:
+    found = _core._find_own(
+        [(8, GIB)], pid=7, initial_namespace=initial_namespace, context_live=context_live
+    )
+    assert found[2] == own_bytes
+
+
 def test_the_number_in_an_outer_namespace() -> None:
     own = _core._find_own([(31000, GIB), (31001, MIB)], pid=7, outer_pids=[31000])
     assert own[:3] == ("nspid", 31000, GIB)

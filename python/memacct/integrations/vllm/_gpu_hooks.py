@@ -38,11 +38,16 @@ def _around_measure(original: Any, snapshot: Any, *args: Any, **kwargs: Any) -> 
     result = original(snapshot, *args, **kwargs)
     for known in reversed(_sessions):
         session = known()
-        # Until init_device has chosen a device, the worker has none.
-        if session is not None and session.worker.device == snapshot.device_:
-            session.guard(session.correct, snapshot)
+        if session is not None and _measures(snapshot, session):
+            session.correct(snapshot)
             break
     return result
+
+
+def _measures(snapshot: Any, session: GPUSession) -> bool:
+    # Until init_device has chosen a device, the worker has none.
+    device = getattr(session.worker, "device", None)
+    return device is not None and device == getattr(snapshot, "device_", None)
 
 
 def _mem_utils() -> Any:
@@ -109,8 +114,7 @@ def _neutral(session: GPUSession, original: Callable[..., Any]) -> Callable[...,
         with own_time:
             if _ordinal(device) != session.device_ordinal:
                 return free, total
-        neutral = session.guard(session.neutral_free, free)
-        return (free if neutral is None else neutral), total
+        return session.neutral_free(free), total
 
     return memory_info
 

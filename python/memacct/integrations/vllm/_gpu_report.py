@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 class GPUReport:
     """The budget of one worker, the device equation beside it, and who moved.
 
-    ``stock_bytes`` is what vLLM's own reading would have given: None where it would have
-    ended the start instead. Graph samples are not replayed in it.
+    ``stock_bytes`` is what vLLM's own readings before and after its profile run would have
+    given: None where they would have ended the start instead. What a neighbour's move between
+    two graph samples would have done besides is not in it. ``foreign_delta_bytes`` is None
+    where the driver does not tell this process's memory from others'.
     """
 
     rank: int
@@ -36,18 +38,18 @@ class GPUReport:
     total_bytes: int | None
     equation: tuple[EquationRow, ...]
     foreign: tuple[ForeignChange, ...]
-    foreign_delta_bytes: int
+    foreign_delta_bytes: int | None
 
     @classmethod
     def of(cls, session: GPUSession, available_bytes: int, budget: EngineBudget) -> GPUReport:
         """Reads the device once more and makes the report of ``session``'s worker."""
-        if session.baseline is None or session.profiled is None:
+        if session.follower is None or session.profiled is None:
             raise ValueError("a report needs a baseline and a profiled reading")
-        worker, baseline = session.worker, session.baseline
+        worker, baseline = session.worker, session.follower.baseline
         profiled, consumption = session.profiled
         free = session.raw_free()
         now = session.read(free)
-        rows, moved = _device_rows(worker, baseline, now, budget)
+        rows, moved = _device_rows(session, baseline, now, budget)
         return cls(
             rank=int(worker.rank),
             device=now.device.uuid if now.device else f"cuda:{session.device_ordinal}",
@@ -60,7 +62,7 @@ class GPUReport:
             total_bytes=now.device.total_bytes if now.device else None,
             equation=rows,
             foreign=moved,
-            foreign_delta_bytes=session.neutral_free(free) - free,
+            foreign_delta_bytes=session.measured_grown_bytes(free),
         )
 
     def text(self) -> str:
@@ -87,20 +89,16 @@ class GPUReport:
 
 
 def _device_rows(
-    worker: Any, baseline: Reading, now: Reading, budget: EngineBudget
+    session: GPUSession, baseline: Reading, now: Reading, budget: EngineBudget
 ) -> tuple[tuple[EquationRow, ...], tuple[ForeignChange, ...]]:
     if now.device is None:
         return (), ()
-    graphs = int(getattr(worker, "cudagraph_memory_estimate", 0))
-    peak = int(worker.peak_activation_memory)
-    # vLLM's "peak activation" has the applied graph estimate in it (0.18 and later).
-    activations = peak - graphs if peak >= graphs else peak
     rows = engine_equation(
         now.device,
-        weights_bytes=int(worker.model_runner.model_memory_usage),
+        weights_bytes=int(session.worker.model_runner.model_memory_usage),
         allocator_reserved_bytes=now.allocator_reserved_bytes,
-        activations_peak_bytes=activations,
-        graphs_bytes=graphs,
+        activations_peak_bytes=session.activations_peak_bytes,
+        graphs_bytes=session.graphs_bytes,
         kv_cache_bytes=budget.final_bytes,
         baseline=baseline.device,
     )

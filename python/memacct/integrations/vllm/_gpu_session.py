@@ -13,12 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
+import vllm.envs
 
 from memacct import _core
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
 from memacct.accounting.budget import BudgetTerms, decide_budget
-from memacct.accounting.consumption import Reading, consumed
+from memacct.accounting.consumption import ConsumptionFollower, Reading
 from memacct.integrations.vllm import _gpu_hooks
 from memacct.integrations.vllm._gpu_report import GPUReport
 from memacct.integrations.vllm._own_time import own_time
@@ -40,22 +41,26 @@ class GPUSession:
     def __init__(self, worker: Any, config: PluginConfig) -> None:
         self.worker = worker
         self.config = config
-        self.baseline: Reading | None = None
+        self.follower: ConsumptionFollower | None = None
         self.profiled: tuple[Reading, Consumption] | None = None
+        self._latest: tuple[Reading, Consumption] | None = None
         self.lost_reason: str | None = None
         self.is_initialising = False
         self._scope_depth = 0
         self._said: set[str] = set()
-        # With sleep mode the weights and the KV cache bypass torch's own allocator, whose
-        # "reserved" then counts what the driver has taken back.
-        self._trusts_allocator = not worker.vllm_config.model_config.enable_sleep_mode
+        # With vLLM's own allocator (sleep mode sets it too) memory is unmapped behind torch's
+        # back, whose "reserved" then counts what the driver has taken back.
+        model = worker.vllm_config.model_config
+        self._trusts_allocator = not (
+            model.enable_sleep_mode or getattr(model, "enable_cumem_allocator", False)
+        )
 
     # ---------------------------------------------------------------- attaching
 
     def before_init_device(self) -> None:
         """Wraps what reads memory; the first measurement will be the baseline."""
         self.is_initialising = True
-        self.baseline = self.profiled = self.lost_reason = None
+        self.follower = self.profiled = self._latest = self.lost_reason = None
         _gpu_hooks.hook_measurements(self)
         _gpu_hooks.hook_worker(self)
 
@@ -63,7 +68,7 @@ class GPUSession:
         """Wraps what the model runner, made meanwhile, reads."""
         self.is_initialising = False
         _gpu_hooks.hook_runner(self)
-        if self.baseline is None and self.lost_reason is None:
+        if self.follower is None and self.lost_reason is None:
             self.lose("vLLM took no memory snapshot that memacct knows")
 
     # ---------------------------------------------------------------- reading
@@ -76,8 +81,8 @@ class GPUSession:
 
     @property
     def is_correcting(self) -> bool:
-        """Whether readings are corrected: a baseline stands and nothing was lost."""
-        return self.baseline is not None and self.lost_reason is None
+        """Whether readings are corrected: a baseline was taken."""
+        return self.follower is not None
 
     def read(self, free_bytes: int) -> Reading:
         """Reads the driver beside vLLM's own reading of ``free_bytes``."""
@@ -94,26 +99,52 @@ class GPUSession:
             self._say_once(f"the driver's account could not be read: {error}")
         return Reading(free_bytes=free_bytes, device=device, allocator_reserved_bytes=reserved)
 
+    def grown_bytes(self, free_bytes: int) -> int:
+        """Returns how much less is free than would be had the neighbours stood still.
+
+        Negative where they released; 0 where nothing is known. After a fault of ours the last
+        known value stands: readings of one start must not be corrected in part.
+        """
+        if self.follower is None:
+            return 0
+        if self.lost_reason is None:
+            self.guard(self._follow, free_bytes)
+        return self.follower.last_grown_bytes
+
+    def measured_grown_bytes(self, free_bytes: int) -> int | None:
+        """Returns `grown_bytes` where the driver tells; None where it is not known."""
+        grown = self.grown_bytes(free_bytes)
+        is_measured = self._latest is not None and self._latest[1].is_measured
+        return grown if is_measured and self.lost_reason is None else None
+
+    def _follow(self, free_bytes: int) -> None:
+        if self.follower is None:
+            return
+        reading = self.read(free_bytes)
+        consumption = self.follower.follow(reading)
+        self._latest = (reading, consumption)
+        if consumption.source == "held_over":
+            self._say_once(consumption.reason)
+
     def raw_free(self) -> int:
         """Returns what is really free on the device now, as CUDA says (bytes)."""
         return int(torch.cuda.mem_get_info(self.device_ordinal)[0])
 
     def correct(self, snapshot: Any) -> None:
         """Makes a ``MemorySnapshot`` that has just measured foreign-neutral, in place."""
-        if self.lost_reason is not None or self._scope_depth > 0:
+        if self._scope_depth > 0:
             return
-        if self.baseline is None:
-            self._take_baseline(snapshot)
+        if self.follower is None:
+            if self.lost_reason is None:
+                self.guard(self._take_baseline, snapshot.free_memory)
             return
-        reading = self.read(snapshot.free_memory)
-        consumption = consumed(self.baseline, reading)
-        self.profiled = (reading, consumption)
-        shift = self.baseline.free_bytes - consumption.consumed_bytes - reading.free_bytes
-        snapshot.free_memory += shift
-        snapshot.cuda_memory -= shift
-        snapshot.non_torch_memory -= shift
+        grown = self.grown_bytes(snapshot.free_memory)
+        self.profiled = self._latest
+        snapshot.free_memory += grown
+        snapshot.cuda_memory -= grown
+        snapshot.non_torch_memory -= grown
 
-    def _take_baseline(self, snapshot: Any) -> None:
+    def _take_baseline(self, free_bytes: int) -> None:
         if _is_integrated(self.device_ordinal):
             self.lose("this GPU shares the machine's memory, which the driver does not account")
             return
@@ -121,23 +152,28 @@ class GPUSession:
             # The active rung of the ladder, for containers that see other numbers; the
             # reading that follows says what was found.
             _core.identify(self.device_ordinal)
-        self.baseline = self.read(snapshot.free_memory)
-        device = self.baseline.device
+        baseline = self.read(free_bytes)
+        self.follower = ConsumptionFollower(baseline)
+        device = baseline.device
         if device is None or device.own_bytes is None:
             reason = "" if device is None else f": {device.attribution.reason}"
             self._say_once(
-                "this process was not found in the driver's list"
-                f"{reason}. The engine's own memory is known only from torch's side: a "
-                "neighbour that releases memory cannot stop the start, but one that "
-                "allocates meanwhile still makes the KV cache smaller"
+                f"this process was not found in the driver's list{reason}. {self._left()}"
             )
+
+    def _left(self) -> str:
+        """What can still be promised when this process's own number is not known."""
+        if not self._trusts_allocator:
+            return "Without it, and with vLLM's own allocator, the profiling is as stock"
+        return (
+            "The engine's own memory is known only from torch's side: a neighbour that releases "
+            "memory cannot stop the start, but one that allocates meanwhile still makes the KV "
+            "cache smaller"
+        )
 
     def neutral_free(self, free_bytes: int) -> int:
         """Returns what would be free had the neighbours stood still since the baseline."""
-        if self.baseline is None or self.lost_reason is not None:
-            return free_bytes
-        reading = self.read(free_bytes)
-        return self.baseline.free_bytes - consumed(self.baseline, reading).consumed_bytes
+        return free_bytes + self.grown_bytes(free_bytes)
 
     @contextlib.contextmanager
     def neutral_scope(self) -> Iterator[None]:
@@ -181,11 +217,23 @@ class GPUSession:
         kept_back = int(self.worker.available_kv_cache_memory_bytes) - available_bytes
         return BudgetTerms(
             wanted_bytes=available_bytes,
-            still_to_come_bytes=int(self.worker.peak_activation_memory) + max(0, kept_back),
+            still_to_come_bytes=self.activations_peak_bytes + self.graphs_bytes + max(0, kept_back),
             margin_bytes=self.config.margin_bytes,
             free_bytes=free,
-            grown_bytes=self.neutral_free(free) - free,
+            grown_bytes=self.grown_bytes(free),
         )
+
+    @property
+    def graphs_bytes(self) -> int:
+        """The engine's estimate of its CUDA graphs, whether or not it was taken off the budget."""
+        return int(getattr(self.worker, "cudagraph_memory_estimate", 0))
+
+    @property
+    def activations_peak_bytes(self) -> int:
+        """The transient peak, to which vLLM adds the graphs if it takes them off the budget."""
+        applied = getattr(vllm.envs, "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", False)
+        peak = int(self.worker.peak_activation_memory)
+        return peak - self.graphs_bytes if applied else peak
 
     def _report(self, available_bytes: int, budget: EngineBudget) -> None:
         try:
@@ -213,9 +261,12 @@ class GPUSession:
                 return None
 
     def lose(self, reason: str) -> None:
-        """Ends the corrections for good: what follows is stock."""
+        """Ends our readings for good; corrections that were made already stand."""
         self.lost_reason = reason
-        self._say_once(f"{reason}. From here on the profiling is vLLM's own")
+        rest = "the profiling is vLLM's own"
+        if self.follower is not None:
+            rest = "the neighbours are taken to stand still"
+        self._say_once(f"{reason}. From here on {rest}")
 
     def _say_once(self, what: str) -> None:
         if what not in self._said:
