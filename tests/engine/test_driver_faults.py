@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memacct.demo import TOLERANCE_BYTES, Runner, SimulatedWorld
-from memacct.demo.scenarios import ALLOCATES, RELEASES
+from memacct.demo.scenarios import ALLOCATES, GRAPH_PROFILING, GROW_3_GIB, RELEASES
 from memacct.sim import CallFault, Faults
 
 if TYPE_CHECKING:
@@ -37,6 +37,23 @@ FAULTS = {
         calls=[CallFault(function="nvmlDeviceGetMemoryInfo*", error=UNKNOWN_ERROR)]
     ),
 }
+
+
+# Two calls a reading: those of the identification, of the baseline and of the profile run pass,
+# and the driver falls silent between two samples of a CUDA graph.
+FALLS_SILENT = Faults(
+    calls=[
+        CallFault(
+            function="nvmlDeviceGetComputeRunningProcesses*", error=UNKNOWN_ERROR, after_count=10
+        )
+    ]
+)
+GRAPHS_AFTER_GROWTH = replace(
+    GRAPH_PROFILING,
+    key="silent",
+    title="neighbour allocates 3 GiB during profiling, then the driver falls silent",
+    moves=(GROW_3_GIB,),
+)
 
 
 def native_with(
@@ -68,3 +85,18 @@ def test_without_lists_a_neighbour_that_releases_does_not_stop_the_start(
     native = native_with("lists-fail", RELEASES, bench, say)
     assert native.served, native.error
     assert native.kv_cache_bytes
+
+
+def test_a_driver_that_falls_silent_between_graph_samples_costs_nothing(
+    starts: Starts, bench: Bench, say: Callable[[str], None]
+) -> None:
+    isolated = starts.isolated(GRAPHS_AFTER_GROWTH)
+    world = SimulatedWorld(python=bench.python, faults=FALLS_SILENT)
+    native = Runner(bench, world, say, like=starts.runner).outcomes(GRAPHS_AFTER_GROWTH, "native")[
+        0
+    ]
+    assert native.served, native.error
+    assert "taken to stand still" in native.log()
+    assert native.kv_cache_bytes is not None
+    assert isolated.kv_cache_bytes is not None
+    assert abs(native.kv_cache_bytes - isolated.kv_cache_bytes) <= TOLERANCE_BYTES

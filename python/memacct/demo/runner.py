@@ -139,6 +139,8 @@ class Runner:
     Args:
         progress: called with a line of text before each start and after it.
         starts_count: how many starts there will be, for the progress; see `count_starts`.
+        like: another runner whose isolated starts stand for this one's too: its world differs in
+            nothing that an engine alone would feel.
     """
 
     def __init__(
@@ -147,10 +149,13 @@ class Runner:
         world: World,
         progress: Callable[[str], None],
         starts_count: int | None = None,
+        like: Runner | None = None,
     ) -> None:
         self.bench, self.world, self.progress = bench, world, progress
         self.starts_count = starts_count
         self._isolated: dict[tuple[str, int, bool], EngineResult] = {}
+        if like is not None:
+            self._isolated = like._isolated  # noqa: SLF001
         self._started = 0
 
     def isolated(self, scenario: Scenario) -> list[EngineResult]:

@@ -110,7 +110,16 @@ def neutral_torch(session: GPUSession) -> Iterator[None]:
 
 def _neutral(session: GPUSession, original: Callable[..., Any]) -> Callable[..., Any]:
     def memory_info(device: Any = None, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        free, total = original(device, *args, **kwargs)
+        if session.is_reading:
+            # One of the two functions calls the other, and scopes nest: what the session gets
+            # must be the driver's own number, so only the outermost call is corrected.
+            raw: tuple[int, int] = original(device, *args, **kwargs)
+            return raw
+        session.is_reading = True
+        try:
+            free, total = original(device, *args, **kwargs)
+        finally:
+            session.is_reading = False
         with own_time:
             if _ordinal(device) != session.device_ordinal:
                 return free, total

@@ -53,7 +53,7 @@ class GPUReport:
         return cls(
             rank=int(worker.rank),
             device=now.device.uuid if now.device else f"cuda:{session.device_ordinal}",
-            attribution_source=now.device.attribution.source if now.device else "none",
+            attribution_source=profiled.device.attribution.source if profiled.device else "none",
             consumption=consumption,
             requested_bytes=int(worker.requested_memory),
             stock_bytes=_stock_bytes(baseline, profiled, consumption, available_bytes),

@@ -46,6 +46,7 @@ class GPUSession:
         self._latest: tuple[Reading, Consumption] | None = None
         self.lost_reason: str | None = None
         self.is_initialising = False
+        self.is_reading = False
         self._scope_depth = 0
         self._said: set[str] = set()
         # With vLLM's own allocator (sleep mode sets it too) memory is unmapped behind torch's
