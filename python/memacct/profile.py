@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -235,9 +234,7 @@ class ProfilePass:
                 grown_bytes=follower.grown_bytes(now, follower.follow(now)),
             )
 
-        return decide_budget(
-            terms, on_shortfall=self._on_shortfall, wait_s=self._wait_s, pause=_pause
-        )
+        return decide_budget(terms, on_shortfall=self._on_shortfall, wait_s=self._wait_s)
 
 
 def _grown(first: Reading, end: Mark) -> int | None:
@@ -309,9 +306,3 @@ def _torch_allocator(device: _core.DeviceKey) -> Allocator | None:
     module = importlib.import_module("memacct.integrations.torch")
     allocator: Allocator | None = module.allocator_of(device)
     return allocator
-
-
-def _pause(seconds: float) -> float:
-    before = time.monotonic()
-    time.sleep(seconds)
-    return time.monotonic() - before

@@ -7,6 +7,7 @@ free now, by one of three policies.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -78,12 +79,19 @@ class EngineBudget:
     reason: str
 
 
+def wall_pause(seconds: float) -> float:
+    """Sleeps, and returns how many seconds it really took."""
+    before_s = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - before_s
+
+
 def decide_budget(
     read: Callable[[], BudgetTerms],
     *,
     on_shortfall: ShortfallPolicy = "clamp",
     wait_s: float = 0.0,
-    pause: Callable[[float], float],
+    pause: Callable[[float], float] = wall_pause,
     poll_s: float = 0.1,
 ) -> EngineBudget:
     """Decides the budget; with ``wait`` it reads again until the budget fits.

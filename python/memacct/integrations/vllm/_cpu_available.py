@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memacct.accounting.budget import wall_pause
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -113,8 +115,8 @@ def wait_until_it_fits(
     wanted_bytes: int,
     *,
     wait_s: float,
-    pause: Callable[[float], float],
     say: Callable[[Available], None],
+    pause: Callable[[float], float] = wall_pause,
     poll_s: float = 0.1,
 ) -> tuple[Available, float]:
     """Returns the first reading that has room for ``wanted_bytes``, and the seconds waited.
@@ -125,8 +127,8 @@ def wait_until_it_fits(
         read: reads anew.
         wanted_bytes: the budget to wait for.
         wait_s: seconds to wait at most; 0: one reading.
-        pause: sleeps for the given seconds and returns how long it really took.
         say: told the first reading, before the first pause.
+        pause: sleeps for the given seconds and returns how long it really took.
         poll_s: seconds between two readings.
     """
     found = read()

@@ -14,7 +14,6 @@ import functools
 import logging
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from memacct import _core
@@ -152,9 +151,7 @@ class CPUSession:
             story = report.given(found).shortfall_story()
             logger.warning("memacct: %s; waiting for up to %g s", story, wait_s)
 
-        found, waited_s = wait_until_it_fits(
-            read, report.wanted_bytes, wait_s=wait_s, pause=_pause, say=say
-        )
+        found, waited_s = wait_until_it_fits(read, report.wanted_bytes, wait_s=wait_s, say=say)
         report = report.given(found, waited_s=waited_s)
         if report.shortfall_bytes > 0 and self.config.on_shortfall == "error":
             raise BudgetError(f"{report.shortfall_story()}; on_shortfall is 'error'")
@@ -225,9 +222,3 @@ def _read_available(node_info: Callable[..., Any], *args: Any, **kwargs: Any) ->
     return Available(
         node_bytes=node, group_bytes=room_within(_core.read_cgroup()), stock_bytes=stock
     )
-
-
-def _pause(seconds: float) -> float:
-    before = time.monotonic()
-    time.sleep(seconds)
-    return time.monotonic() - before

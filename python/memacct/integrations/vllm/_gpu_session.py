@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -200,7 +199,6 @@ class GPUSession:
             lambda: self._terms(available_bytes),
             on_shortfall=self.config.on_shortfall,
             wait_s=self.config.wait_s,
-            pause=_pause,
         )
         if budget.clamped:
             logger.warning(
@@ -278,9 +276,3 @@ class GPUSession:
 def _is_integrated(ordinal: int) -> bool:
     # There vLLM takes the machine's available memory for the device's.
     return bool(torch.cuda.get_device_properties(ordinal).is_integrated)
-
-
-def _pause(seconds: float) -> float:
-    before = time.monotonic()
-    time.sleep(seconds)
-    return time.monotonic() - before
