@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "memacct/process.hpp"
 #include "memacct/visible_devices.hpp"
 
 namespace memacct {
@@ -49,8 +50,12 @@ std::string what_exists(std::vector<DeviceTarget> const& targets) {
 
 }  // namespace
 
-DeviceSession::DeviceSession(std::int32_t pid, bool initialised_in_ancestor)
-    : driver(initialised_in_ancestor), names(read_self_names()), pid_(pid) {}
+DeviceSession::DeviceSession(std::int32_t pid, std::uint32_t generation,
+                             bool initialised_in_ancestor)
+    : driver(initialised_in_ancestor),
+      names(read_self_names()),
+      pid_(pid),
+      generation_(generation) {}
 
 SessionLock::SessionLock(DeviceSession& session) : session_(session) {
   session_.mutex_.lock();
@@ -64,7 +69,7 @@ SessionLock::~SessionLock() {
 
 void SessionLock::before_fork() noexcept {
   auto* const session = current_session.load(std::memory_order_acquire);
-  if (in_session || session == nullptr || session->pid_ != ::getpid()) return;
+  if (in_session || session == nullptr || !session->is_of(::getpid(), fork_generation())) return;
   if (session->mutex_.try_lock_for(kForkPatience)) held_for_fork = session;
 }
 
@@ -75,6 +80,8 @@ void SessionLock::after_fork_in_parent() noexcept {
 }
 
 DeviceSession& DeviceSession::current() {
+  // Asked before there is a session to tell from others: from now on forks are counted.
+  auto const generation = fork_generation();
   if (!fork_handled.exchange(true)) {
     // The child keeps nothing of it: its session is a new one.
     ::pthread_atfork(&SessionLock::before_fork, &SessionLock::after_fork_in_parent, [] {
@@ -84,11 +91,11 @@ DeviceSession& DeviceSession::current() {
   }
   auto const pid = static_cast<std::int32_t>(::getpid());
   auto* session = current_session.load(std::memory_order_acquire);
-  while (session == nullptr || session->pid_ != pid) {
+  while (session == nullptr || !session->is_of(pid, generation)) {
     // Whether the parent's driver was initialised is the one thing its child must know of
     // it. Read without the parent's lock: it only ever goes from false to true.
     bool const inherited = session != nullptr && session->driver.seen_initialised();
-    auto* const fresh = new DeviceSession(pid, inherited);
+    auto* const fresh = new DeviceSession(pid, generation, inherited);
     if (current_session.compare_exchange_strong(session, fresh, std::memory_order_acq_rel)) {
       return *fresh;
     }

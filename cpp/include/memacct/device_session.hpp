@@ -23,7 +23,8 @@ struct DeviceTarget {
 };
 
 // Note [Fork beside a reading]
-// A fork's child gets a fresh session: the parent's is left as it is, since another thread
+// A fork's child gets a fresh session, told by the fork generation and not by the pid alone: a
+// child in a new pid namespace can have its parent's. The parent's is left as it is: a thread
 // may have held its mutex, and neither NVML nor the driver survives a fork. What the child
 // cannot have afresh are the libraries' own locks. So fork() waits, for kForkPatience at the
 // most, until no thread is in one of our calls to them. Not for the forking thread itself:
@@ -64,17 +65,21 @@ class DeviceSession {
 
  private:
   friend class SessionLock;
-  DeviceSession(std::int32_t pid, bool initialised_in_ancestor);
+  DeviceSession(std::int32_t pid, std::uint32_t generation, bool initialised_in_ancestor);
   void recover(nvml::CallError const& error, int attempt);
   [[nodiscard]] DeviceTarget from_cuda(cuda::Device const& device);
   [[nodiscard]] DeviceTarget from_nvml(nvml::SessionDevice& device);
   [[nodiscard]] DeviceTarget by_ordinal(std::int64_t ordinal);
   [[nodiscard]] DeviceTarget by_uuid(std::string const& beginning);
   [[nodiscard]] std::vector<DeviceTarget> everything();
+  [[nodiscard]] bool is_of(std::int32_t pid, std::uint32_t generation) const noexcept {
+    return pid_ == pid && generation_ == generation;
+  }
   void require_some_source();
   void require_any(bool none) const;
 
-  std::int32_t pid_;
+  std::int32_t pid_;  // beside the generation: a raw clone() is not counted there
+  std::uint32_t generation_;
   std::timed_mutex mutex_;
 };
 
