@@ -145,17 +145,23 @@ bool Driver::find_library() {
 DriverState Driver::state() {
   if (!find_library()) return DriverState::kAbsent;
   if (inherited_ || answers_uninitialised()) return DriverState::kUninitialised;
-  seen_.store(true);
   return DriverState::kInitialised;
 }
 
 // "Uninitialised" is the ground for saying that this process holds nothing, so one function's
-// word is not enough for it.
-bool Driver::answers_uninitialised() const {
+// word is not enough for it. An odd code is no such word, but no proof of the contrary either,
+// which is the ground for telling a fork's child that it cannot hold anything.
+bool Driver::answers_uninitialised() {
+  auto const told = [&](int code) {
+    if (code == kSuccess) seen_.store(true);
+    return code == kNotInitialized;
+  };
   int count = 0;
-  if (api_.device_count != nullptr && api_.device_count(&count) != kNotInitialized) return false;
+  bool const by_count = api_.device_count == nullptr || told(api_.device_count(&count));
+  if (!by_count && seen_.load()) return false;
   Context context = nullptr;
-  return api_.current_context == nullptr || api_.current_context(&context) == kNotInitialized;
+  bool const by_context = api_.current_context == nullptr || told(api_.current_context(&context));
+  return by_count && by_context;
 }
 
 std::vector<Device> Driver::devices() {

@@ -113,7 +113,8 @@ class Driver {
       : inherited_(initialised_in_ancestor), seen_(initialised_in_ancestor) {}
 
   [[nodiscard]] DriverState state();
-  /// Whether state() ever said initialised. A fork's child asks its parent's, without a lock.
+  /// Whether the driver ever answered as one that is initialised. A fork's child asks its parent's,
+  /// without a lock.
   [[nodiscard]] bool seen_initialised() const noexcept { return seen_.load(); }
   /// The devices; empty unless initialised. A property that could not be read is unknown.
   [[nodiscard]] std::vector<Device> devices();
@@ -128,7 +129,7 @@ class Driver {
 
  private:
   [[nodiscard]] bool find_library();
-  [[nodiscard]] bool answers_uninitialised() const;
+  [[nodiscard]] bool answers_uninitialised();
 
   bool inherited_;
   std::atomic<bool> seen_;

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from device_process import DeviceProcess
 
-from memacct._units import MIB
-from memacct.sim import SimulatedGpu
+from memacct._units import GIB, MIB
+from memacct.sim import CallFault, Faults, SimulatedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,3 +56,14 @@ faulthandler.cancel_dump_traceback_later()
 """
         )
         assert answer == {"result": [1, "uninitialised", 0]}
+
+
+@pytest.mark.parametrize("code", [34, 802, 999])
+def test_an_odd_answer_in_the_parent_is_no_proof_for_its_child(
+    gpu: SimulatedGpu, code: int
+) -> None:
+    faults = Faults(calls=[CallFault(function="cuDeviceGetCount", error=code, for_count=1)])
+    with DeviceProcess(gpu, faults=faults) as process:
+        process.run("cuda(); reading()")
+        answer = process.run(f"result = in_fork('context(); allocate({GIB}); result = reading()')")
+        assert answer["result"]["own_bytes"] == GIB + CONTEXT_BYTES
