@@ -95,31 +95,37 @@ SessionDevice* Session::add(Device handle, std::optional<int> index) {
   return devices_.back().get();
 }
 
+// A lost device is kept, under what is known of it: thrown, it would hide all devices after it.
 void Session::describe(SessionDevice& device) {
   auto const handle = device.handle;
+  auto const ask = [&](char const* name, auto* function, auto... arguments) {
+    if (function == nullptr || device.lost) return false;
+    int const code = function(handle, arguments...);
+    if (severity_of(code) != Severity::kDeviceLost) return worked(name, code);
+    device.lost = CallError{name, code};
+    note(api_.describe(name, code));
+    return false;
+  };
   unsigned number = 0;
-  if (!device.index && api_.device_index != nullptr &&
-      worked("device_index", api_.device_index(handle, &number))) {
+  if (!device.index && ask("device_index", api_.device_index, &number)) {
     device.index = static_cast<int>(number);
   }
   char text[96] = "";
-  if (api_.device_name != nullptr &&
-      worked("device_name", api_.device_name(handle, text, sizeof text))) {
+  if (ask("device_name", api_.device_name, text, static_cast<unsigned>(sizeof text))) {
     device.name = text;
   }
   PciInfo pci{};
-  if (api_.device_pci != nullptr && worked("device_pci", api_.device_pci(handle, &pci))) {
+  if (ask("device_pci", api_.device_pci, &pci)) {
     std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", pci.domain, pci.bus, pci.device);
     device.pci_bus_id = text;
   }
-  if (api_.device_uuid != nullptr &&
-      worked("device_uuid", api_.device_uuid(handle, text, sizeof text))) {
+  if (ask("device_uuid", api_.device_uuid, text, static_cast<unsigned>(sizeof text))) {
     device.uuid = text;
   } else {
     device.uuid = device.pci_bus_id ? "PCI-" + *device.pci_bus_id
                                     : "INDEX-" + std::to_string(device.index.value_or(-1));
   }
-  if (api_.mig_mode == nullptr) return;
+  if (api_.mig_mode == nullptr || device.lost) return;
   unsigned mig = 0;
   unsigned pending = 0;
   int const code = api_.mig_mode(handle, &mig, &pending);
@@ -132,7 +138,7 @@ std::vector<SessionDevice*> Session::devices() {
   unsigned count = 0;
   if (!all_listed_ && api_.device_count != nullptr && api_.handle_by_index != nullptr &&
       worked("device_count", api_.device_count(&count))) {
-    all_listed_ = true;
+    bool all_given = true;
     for (unsigned i = 0; i < count; ++i) {
       Device handle = nullptr;
       int const code = api_.handle_by_index(i, &handle);
@@ -142,8 +148,9 @@ std::vector<SessionDevice*> Session::devices() {
         add(handle, static_cast<int>(i))->index = static_cast<int>(i);
         continue;
       }
-      all_listed_ = false;
+      all_given = false;
     }
+    all_listed_ = all_given;
   }
   std::vector<SessionDevice*> all;
   for (auto const& device : devices_) all.push_back(device.get());

@@ -275,6 +275,24 @@ def test_one_lost_device_does_not_hide_the_other() -> None:
             assert any("left out" in note for note in notes)
 
 
+@pytest.mark.parametrize("code", [15, 16])
+@pytest.mark.parametrize(
+    "function", ["nvmlDeviceGetName", "nvmlDeviceGetPciInfo*", "nvmlDeviceGetUUID"]
+)
+def test_a_device_lost_before_its_first_reading_hides_no_other(function: str, code: int) -> None:
+    with SimulatedGpu(count=3) as gpu:
+        rule = f"{function}: error={code} for=1"
+        with DeviceProcess(gpu, faults=rule) as process:
+            for _ in range(2):
+                left = process.run("result = attempt(_core.read_devices, 'all')")
+                assert [device["index"] for device in left] == [1, 2]
+                error = process.run("result = attempt(_core.read_device, 0)")
+                assert error["raised"] == "DriverError"
+                assert str(code) in error["text"]
+            listed = process.run("result = [d.index for d in _core.list_devices()]")
+            assert listed == [0, 1, 2]
+
+
 def test_no_driver_at_all() -> None:
     with SimulatedGpu() as gpu:
         env = {"MEMACCT_NVML_LIBRARY": "/nonexistent/libnvidia-ml.so.1"}
