@@ -62,8 +62,16 @@ faulthandler.cancel_dump_traceback_later()
 def test_an_odd_answer_in_the_parent_is_no_proof_for_its_child(
     gpu: SimulatedGpu, code: int
 ) -> None:
-    faults = Faults(calls=[CallFault(function="cuDeviceGetCount", error=code, for_count=1)])
-    with DeviceProcess(gpu, faults=faults) as process:
+    """In a world of foreign numbers, where only the driver's word could say "holds nothing"."""
+    odd = CallFault(function="cuDeviceGetCount", error=code, for_count=1)
+    with DeviceProcess(gpu, faults=Faults(pids="host", calls=[odd])) as process:
         process.run("cuda(); reading()")
-        answer = process.run(f"result = in_fork('context(); allocate({GIB}); result = reading()')")
-        assert answer["result"]["own_bytes"] == GIB + CONTEXT_BYTES
+        answer = process.run(
+            f"""
+result = in_fork('''
+context(); allocate({GIB})
+result = [reading()["own_bytes"], _core.identify(0).source, reading()["own_bytes"]]
+''')
+"""
+        )
+        assert answer == {"result": [None, "fingerprint", GIB + CONTEXT_BYTES]}
