@@ -12,8 +12,12 @@ bool measured(ProcessRecord const* record) {
   return record != nullptr && record->process_used_bytes.value_or(0) > 0;
 }
 
-std::string what_is_wrong(ProcessRecord const& record) {
-  return "the driver lists this process (pid " + std::to_string(record.pid) +
+char const* role_of(Owner owner) {
+  return owner == Owner::kTree ? "a child" : owner == Owner::kForeign ? "a neighbour" : "a process";
+}
+
+std::string what_is_wrong(ProcessRecord const& record, char const* who = "this process") {
+  return "the driver lists " + std::string(who) + " (pid " + std::to_string(record.pid) +
          (record.process_used_bytes ? ") with 0 bytes, which says nothing"
                                     : ") but does not tell its bytes");
 }
@@ -117,12 +121,16 @@ OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
   return none;
 }
 
+// Of what the driver says nothing of, there is no sum; `reason` then tells whose bytes they are.
 std::optional<std::uint64_t> sum_of(ProcessList const& list, std::vector<Owner> const& owners,
-                                    Owner wanted) {
+                                    Owner wanted, std::string& reason) {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < owners.size(); ++i) {
     if (owners[i] != wanted) continue;
-    if (!list.records[i].process_used_bytes) return std::nullopt;
+    if (!measured(&list.records[i])) {
+      reason += (reason.empty() ? "" : "; ") + what_is_wrong(list.records[i], role_of(wanted));
+      return std::nullopt;
+    }
     sum += *list.records[i].process_used_bytes;
   }
   return sum;
@@ -208,15 +216,16 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   if (nobody_below) {
     shares.tree_bytes = 0;
   } else if (list_answers) {
-    shares.tree_bytes = sum_of(list, shares.owners, Owner::kTree);
+    shares.tree_bytes = sum_of(list, shares.owners, Owner::kTree, shares.reason);
   }
   if (list.complete && told_apart && own.located) {
-    shares.foreign_bytes = sum_of(list, shares.owners, Owner::kForeign);
+    shares.foreign_bytes = sum_of(list, shares.owners, Owner::kForeign, shares.reason);
   }
   if (!told_apart) {
-    shares.reason = own.located ? "the driver's process numbers are not those of our /proc, so "
-                                  "children cannot be told from neighbours"
-                                : "who the listed processes are is unknown";
+    shares.reason += shares.reason.empty() ? "" : "; ";
+    shares.reason += own.located ? "the driver's process numbers are not those of our /proc, so "
+                                   "children cannot be told from neighbours"
+                                 : "who the listed processes are is unknown";
   }
   return shares;
 }

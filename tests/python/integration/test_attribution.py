@@ -212,6 +212,18 @@ def test_a_neighbour_without_bytes_makes_foreign_unknown(gpu: SimulatedGpu) -> N
             assert reading["unattributed_bytes"] is None
 
 
+def test_listed_with_0_bytes_is_unknown_for_everybody(gpu: SimulatedGpu) -> None:
+    """Drivers 535.113 to 560 list the right processes of a container, each with 0 bytes."""
+    with gpu.tenant("1GiB"), DeviceProcess(gpu, faults=Faults(pid_bytes={"all": 0})) as process:
+        process.run(f"child = in_tree({64 * MIB}); context()")
+        reading = process.read()
+        for name in ("own", "tree", "foreign", "unattributed"):
+            assert reading[f"{name}_bytes"] is None
+        assert sorted(row["owner"] for row in reading["processes"]) == ["foreign", "own", "tree"]
+        for who in ("this process", "a child", "a neighbour"):
+            assert f"lists {who} (pid" in reading["attribution"]["reason"]
+
+
 def test_hidden_neighbours_are_unattributed(gpu: SimulatedGpu) -> None:
     with gpu.tenant("1GiB"), DeviceProcess(gpu, faults=Faults(pids="hidden")) as process:
         process.run("context()")
