@@ -61,12 +61,14 @@ std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
   return numbers;
 }
 
-/// The pid that was given out last in our pid namespace: the last field of /proc/loadavg.
+/// The pid that was given out last in our pid namespace: the last field of /proc/loadavg. It is
+/// nobody's number where a kernel does not count them (gVisor writes 0): nullopt.
 std::optional<std::uint32_t> read_newest_pid() {
   auto const text = read_text("/proc/loadavg");
   if (!text) return std::nullopt;
   auto line = std::string_view(*text).substr(0, text->find('\n'));
-  return to_number<std::uint32_t>(line.substr(line.rfind(' ') + 1));
+  auto const pid = to_number<std::uint32_t>(line.substr(line.rfind(' ') + 1));
+  return pid == 0U ? std::nullopt : pid;
 }
 
 bool names_a_device(std::string_view text) {
@@ -220,7 +222,7 @@ std::optional<bool> ProcessTree::holds_nothing(std::uint32_t self_pid) {
     auto members = walk(self_pid);
     if (!members) return std::nullopt;
     last_walk_ = {.self_pid = self_pid,
-                  .newest_pid = newest_pid.value_or(0),  // 0 is nobody's: never current
+                  .newest_pid = newest_pid.value_or(0),  // 0 is never read: never current
                   .members = *std::move(members)};
   }
   for (auto const pid : last_walk_->members) {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +31,23 @@ def can_unshare() -> bool:
 
 
 needs_unshare = pytest.mark.skipif(not can_unshare(), reason="no right to make a pid namespace")
+
+
+def hiding_loadavg(file: Path) -> list[str]:
+    """Returns a prefix under which `file` lies over /proc/loadavg."""
+    script = f'mount --bind {shlex.quote(str(file))} /proc/loadavg && exec "$@"'
+    return ["unshare", "-m", "sh", "-c", script, "sh"]
+
+
+def can_mount() -> bool:
+    command = [*hiding_loadavg(Path("/proc/uptime")), "true"]
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    )
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="no right to mount over a file of /proc")
 
 
 @pytest.fixture
@@ -274,6 +293,22 @@ def test_foreign_numbers_and_children(gpu: SimulatedGpu) -> None:
         assert busy["own_bytes"] == CONTEXT_BYTES
         assert (busy["tree_bytes"], busy["foreign_bytes"]) == (None, None)
         assert "children" in busy["attribution"]["reason"]
+
+
+@needs_mounts
+def test_a_kernel_that_counts_no_pids_hides_no_children(gpu: SimulatedGpu, tmp_path: Path) -> None:
+    """gVisor's /proc/loadavg ends in 0, whoever was made meanwhile."""
+    file = tmp_path / "loadavg"
+    file.write_text("0.00 0.00 0.00 0/0 0\n")
+    with (
+        gpu.tenant("1GiB"),
+        DeviceProcess(gpu, faults=HOST, prefix=hiding_loadavg(file)) as process,
+    ):
+        process.run("context()")
+        identify(process)
+        assert process.read()["tree_bytes"] == 0
+        process.run(f"worker = in_tree({2 * MIB})")
+        assert process.read()["tree_bytes"] is None
 
 
 # ---------------------------------------------------------------- real pid namespaces
