@@ -91,6 +91,7 @@ std::optional<std::size_t> probe_stride(std::span<std::byte const> buffer, std::
   std::optional<std::size_t> only;
   for (auto const stride : kStrides) {
     if (!all_plausible(buffer, count, stride, limits)) continue;
+    if (count == 1) return stride;  // pid and bytes lie at one place in all three
     if (only) return std::nullopt;
     only = stride;
   }

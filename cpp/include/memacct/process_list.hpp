@@ -55,7 +55,8 @@ inline constexpr std::byte kUnwritten{0xAA};
 /// tell it (see process_list.hpp's functions in nvml_api.hpp), so it is derived from how far
 /// the driver wrote: `count` records of s bytes end in (s * count - 8, s * count]. Those
 /// ranges are disjoint for the three sizes. Where the extent fits none (a driver that clears
-/// or skips bytes), a size is taken if it alone makes every record plausible. Pure.
+/// or skips bytes), a size is taken if it alone makes every record plausible; of one record,
+/// whose numbers lie at the same place in all sizes, any that does. Pure.
 /// @returns nullopt if no size, or more than one, explains what was written.
 [[nodiscard]] std::optional<std::size_t> probe_stride(std::span<std::byte const> buffer,
                                                       std::size_t count,

@@ -56,6 +56,16 @@ def test_a_driver_that_clears_the_whole_buffer(stride: int) -> None:
     assert probe(written, len(rows), total_bytes=GIB) == stride
 
 
+@pytest.mark.parametrize("stride", [16, 24, 32])
+def test_one_record_is_read_whatever_its_size(stride: int) -> None:
+    """Its pid and its bytes lie at the same place in all sizes; the rest is not looked at."""
+    written = records(stride, [(100, MIB)]).ljust(CAPACITY_BYTES, b"\0")
+    for mig_enabled in (False, True):
+        size = probe(written, 1, total_bytes=GIB, mig_enabled=mig_enabled)
+        assert size in (16, 24, 32)
+    assert probe(written, 1, total_bytes=MIB - 1) is None
+
+
 def test_what_no_size_explains_is_not_understood() -> None:
     assert probe(b"\0" * 96, 4) is None
     assert probe(b"\xff" * 96, 4) is None
