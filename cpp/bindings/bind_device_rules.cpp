@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "device_enums.hpp"
+#include "memacct/device_session.hpp"
 #include "memacct/fingerprint.hpp"
 #include "memacct/identity.hpp"
 #include "memacct/nvml_session.hpp"
@@ -89,6 +90,20 @@ std::vector<std::size_t> visible(std::string const& value, std::vector<std::stri
 }
 
 std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
+bool same_device(py::bytes const& cuda_uuid, std::optional<std::string> cuda_pci,
+                 std::string nvml_uuid, std::optional<std::string> nvml_pci,
+                 std::optional<bool> mig_enabled) {
+  cuda::Device device;
+  device.pci_bus_id = std::move(cuda_pci);
+  auto const text = static_cast<std::string_view>(cuda_uuid);
+  if (!text.empty()) std::copy_n(text.begin(), 16, device.uuid.emplace().begin());
+  nvml::SessionDevice other;
+  other.uuid = std::move(nvml_uuid);
+  other.pci_bus_id = std::move(nvml_pci);
+  other.mig_enabled = mig_enabled;
+  return is_device(device, other);
+}
+
     std::string const& text) {
   auto const stat = parse_stat(text);
   if (!stat) return std::nullopt;
@@ -111,5 +126,7 @@ void bind_device_rules(py::module_& m) {
   m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
   m.def("_parse_stat", &stat_of, py::arg("text"));
 }
+  m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
+        py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
 
 }  // namespace memacct::bindings

@@ -22,17 +22,6 @@ constinit std::atomic<bool> fork_handled{false};
 thread_local bool in_session = false;                 // this thread holds the lock
 thread_local DeviceSession* held_for_fork = nullptr;  // locked by before_fork()
 
-bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
-  if (device.uuid && (cuda::format_uuid(*device.uuid, "GPU-") == other.uuid ||
-                      cuda::format_uuid(*device.uuid, "MIG-") == other.uuid)) {
-    return true;
-  }
-  if (other.uuid.starts_with("MIG-") || !device.pci_bus_id || !other.pci_bus_id) return false;
-  // By address only where the UUIDs do not already say that these are two devices.
-  bool const both_named = device.uuid && other.uuid.starts_with("GPU-");
-  return !both_named && nvml::parse_pci(*device.pci_bus_id) == nvml::parse_pci(*other.pci_bus_id);
-}
-
 std::string lowered(std::string text) {
   // The prefix stays as it is written: "GPU-", "MIG-".
   std::transform(text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(4, text.size())),
@@ -49,6 +38,20 @@ std::string what_exists(std::vector<DeviceTarget> const& targets) {
 }
 
 }  // namespace
+
+bool is_device(cuda::Device const& device, nvml::SessionDevice const& other) {
+  bool const instance = other.uuid.starts_with("MIG-");
+  // CUDA never has the divided GPU itself, though its address and old drivers' UUIDs say so.
+  if (other.mig_enabled == true && !instance) return false;
+  if (device.uuid && (cuda::format_uuid(*device.uuid, "GPU-") == other.uuid ||
+                      cuda::format_uuid(*device.uuid, "MIG-") == other.uuid)) {
+    return true;
+  }
+  if (instance || !device.pci_bus_id || !other.pci_bus_id) return false;
+  // By address only where the UUIDs do not already say that these are two devices.
+  bool const both_named = device.uuid && other.uuid.starts_with("GPU-");
+  return !both_named && nvml::parse_pci(*device.pci_bus_id) == nvml::parse_pci(*other.pci_bus_id);
+}
 
 DeviceSession::DeviceSession(std::int32_t pid, std::uint32_t generation,
                              bool initialised_in_ancestor)
@@ -126,6 +129,7 @@ DeviceTarget DeviceSession::from_cuda(cuda::Device const& device) {
     if (target.nvml == nullptr) target.nvml = nvml.by_uuid(cuda::format_uuid(*device.uuid, "MIG-"));
   }
   if (target.nvml == nullptr && device.pci_bus_id) target.nvml = nvml.by_pci(*device.pci_bus_id);
+  if (target.nvml != nullptr && !is_device(device, *target.nvml)) target.nvml = nullptr;
   if (target.nvml != nullptr) target.uuid = target.nvml->uuid;
   if (target.uuid.empty()) target.uuid = "CUDA-" + std::to_string(device.ordinal);
   return target;

@@ -283,6 +283,14 @@ def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
 # ---------------------------------------------------------------- snapshot
 
 @final
+def _same_device(
+    *,
+    cuda_uuid: bytes,  # 16 of them; b"": the driver does not tell
+    cuda_pci: str | None,
+    nvml_uuid: str,
+    nvml_pci: str | None,
+    mig_enabled: bool | None = None,
+) -> bool: ...
 class AllocatorMemory:
     """A caching allocator's own account of a device."""
 

@@ -22,6 +22,10 @@ struct DeviceTarget {
   std::optional<cuda::Device> cuda;
 };
 
+/// Whether a device of the driver and one of NVML are the same: by UUID, and by PCI address only
+/// where not both have one. A MIG instance has its GPU's address and is not that GPU. Pure.
+[[nodiscard]] bool is_device(cuda::Device const& device, nvml::SessionDevice const& other);
+
 // Note [Fork beside a reading]
 // A fork's child gets a fresh session, told by the fork generation and not by the pid alone: a
 // child in a new pid namespace can have its parent's. The parent's is left as it is: a thread

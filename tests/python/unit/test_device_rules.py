@@ -268,3 +268,38 @@ def test_stat_of_a_command_with_parentheses() -> None:
     assert _core._parse_stat(f"12 (a) b) (c) S 34 {tail} 777 0\n") == ("S", 34, 777)
     assert _core._parse_stat("12 (a") is None
     assert _core._parse_stat("12 (a) S x 1 2") is None
+UUID_BYTES = bytes(range(16))
+GPU_UUID = "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
+OTHER_UUID = "GPU-ff010203-0405-0607-0809-0a0b0c0d0e0f"
+PCI = "0000:0A:00.0"
+
+
+@pytest.mark.parametrize(
+    ("cuda_uuid", "nvml_uuid", "mig_enabled", "same"),
+    [
+        (UUID_BYTES, GPU_UUID, False, True),
+        (UUID_BYTES, GPU_UUID, None, True),
+        (UUID_BYTES, OTHER_UUID, False, False),  # at one address, and yet two devices
+        (b"", GPU_UUID, False, True),
+        (UUID_BYTES, "PCI-00000000:0a:00.0", None, True),
+        # A divided GPU is none of CUDA's devices: those are its instances.
+        (UUID_BYTES, GPU_UUID, True, False),
+        (b"", GPU_UUID, True, False),
+        (UUID_BYTES, GPU_UUID.replace("GPU", "MIG"), None, True),
+        (UUID_BYTES, OTHER_UUID.replace("GPU", "MIG"), None, False),
+        (b"", GPU_UUID.replace("GPU", "MIG"), None, False),
+    ],
+)
+def test_which_devices_are_the_same(
+    cuda_uuid: bytes, nvml_uuid: str, mig_enabled: bool | None, same: bool
+) -> None:
+    found = _core._same_device(
+        cuda_uuid=cuda_uuid,
+        cuda_pci=PCI,
+        nvml_uuid=nvml_uuid,
+        nvml_pci="00000000:0a:00.0",
+        mig_enabled=mig_enabled,
+    )
+    assert found is same
+
+
