@@ -50,7 +50,7 @@ Rows merged(Rows const& rows) {
 py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
                      bool driver_unused, std::optional<bool> context_live,
-                     std::optional<std::uint64_t> reserved_bytes) {
+                     std::optional<std::uint64_t> reserved_bytes, std::optional<bool> mig_enabled) {
   SelfFacts facts;
   facts.names = {.pid = pid,
                  .procfs_pid = pid,
@@ -59,6 +59,7 @@ py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint3
   facts.remembered_pid = remembered_pid;
   facts.driver_unused = driver_unused;
   facts.context_live = context_live;
+  facts.mig_enabled = mig_enabled;
   facts.allocator_reserved_bytes = reserved_bytes;
   auto const own = find_own(list_of(rows), facts);
   return py::make_tuple(own.source, own.pid, own.own_bytes, own.reason);
@@ -89,7 +90,6 @@ std::vector<std::size_t> visible(std::string const& value, std::vector<std::stri
   return visible_devices(value, {uuids.begin(), uuids.end()});
 }
 
-std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
 bool same_device(py::bytes const& cuda_uuid, std::optional<std::string> cuda_pci,
                  std::string nvml_uuid, std::optional<std::string> nvml_pci,
                  std::optional<bool> mig_enabled) {
@@ -104,6 +104,7 @@ bool same_device(py::bytes const& cuda_uuid, std::optional<std::string> cuda_pci
   return is_device(device, other);
 }
 
+std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
     std::string const& text) {
   auto const stat = parse_stat(text);
   if (!stat) return std::nullopt;
@@ -119,14 +120,15 @@ void bind_device_rules(py::module_& m) {
   m.def("_find_own", &own_record, py::arg("rows"), py::kw_only(), py::arg("pid"),
         py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,
         py::arg("remembered_pid") = py::none(), py::arg("driver_unused") = false,
-        py::arg("context_live") = py::none(), py::arg("reserved_bytes") = py::none());
+        py::arg("context_live") = py::none(), py::arg("reserved_bytes") = py::none(),
+        py::arg("mig_enabled") = false);
   m.def("_interpret_memory", &memory_v2, py::kw_only(), py::arg("total"), py::arg("reserved"),
         py::arg("free"), py::arg("used"));
   m.def("_fingerprint_vote", &vote, py::arg("rounds"));
   m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
-  m.def("_parse_stat", &stat_of, py::arg("text"));
-}
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
         py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
+  m.def("_parse_stat", &stat_of, py::arg("text"));
+}
 
 }  // namespace memacct::bindings

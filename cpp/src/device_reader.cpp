@@ -196,6 +196,7 @@ SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
   } else if (facts.driver_unused || session.hidden_from_driver(target)) {
     facts.context_live = false;
   }
+  if (target.nvml != nullptr) facts.mig_enabled = target.nvml->mig_enabled;
   facts.allocator_reserved_bytes = allocator_reserved_bytes;
   return facts;
 }

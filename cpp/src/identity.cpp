@@ -112,8 +112,10 @@ OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
     // Expected of a process without a context; with one, the list hides us, and then it may
     // show us under another number, or hide our children.
     none.located = names.initial_namespace == true && facts.context_live == false;
-    // On the bare machine a whole list without us and a driver without a context agree.
-    if (none.located && list.complete) none.own_bytes = 0;
+    // On the bare machine a whole list without us and a driver without a context agree. Not if
+    // it is empty (some drivers list nobody), nor where a MIG instance may be what we use.
+    bool const lists_others = list.complete && !list.records.empty();
+    if (none.located && lists_others && facts.mig_enabled == false) none.own_bytes = 0;
   }
   if (outer.size() == 1 && contradiction(*outer.front(), facts).empty()) {
     return accept(*outer.front(), AttributionSource::kNspid, none.reason);

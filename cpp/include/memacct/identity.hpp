@@ -36,6 +36,8 @@ struct SelfFacts {
   bool driver_unused = false;
   /// Whether this process has a context on the device, as far as the driver tells.
   std::optional<bool> context_live;
+  /// The device is divided into MIG instances: what is ours may stand with one of them.
+  std::optional<bool> mig_enabled;
   std::optional<std::uint64_t> allocator_reserved_bytes;
 };
 
@@ -52,9 +54,10 @@ struct OwnRecord {
 /// The ladder: remembered fingerprint, pid, nspid. Pure.
 ///
 /// Absent, 0 bytes and "not available" are three kinds of unknown: only a number above 0 is
-/// a measurement. The one exception is a process that has not initialised the driver, which
-/// holds 0. Outside the machine's own pid namespace our pid in the list may be a stranger's
-/// number, so a record that is smaller than what our allocator holds is rejected.
+/// a measurement. A process that has not initialised the driver holds 0, and so does one without a
+/// context that a list of others, of an undivided device on the bare machine, does not name.
+/// Outside the machine's own pid namespace our pid in the list may be a stranger's number, so a
+/// record that is smaller than what our allocator holds is rejected.
 [[nodiscard]] OwnRecord find_own(nvml::ProcessList const& list, SelfFacts const& facts);
 
 /// Fills source and bounds for a record whose bytes are known (bounds: that number) or not

@@ -109,6 +109,20 @@ def test_absent_is_nothing_only_on_the_bare_machine_without_a_context(
     assert found[2] == own_bytes
 
 
+@pytest.mark.parametrize("mig_enabled", [True, None])
+def test_absent_from_a_divided_device_is_unknown(mig_enabled: bool | None) -> None:
+    """Our context may be on one of its instances."""
+    found = _core._find_own(
+        [(8, GIB)], pid=7, initial_namespace=True, context_live=False, mig_enabled=mig_enabled
+    )
+    assert found[2] is None
+
+
+def test_absent_from_an_empty_list_is_unknown() -> None:
+    """Some drivers list nobody, whoever holds memory."""
+    assert _core._find_own([], pid=7, initial_namespace=True, context_live=False)[2] is None
+
+
 def test_the_number_in_an_outer_namespace() -> None:
     own = _core._find_own([(31000, GIB), (31001, MIB)], pid=7, outer_pids=[31000])
     assert own[:3] == ("nspid", 31000, GIB)
@@ -263,11 +277,6 @@ def test_visible_devices(value: str, expected: list[int]) -> None:
     assert _core._visible_devices(value, UUIDS) == expected
 
 
-def test_stat_of_a_command_with_parentheses() -> None:
-    tail = " ".join(str(n) for n in range(5, 22))
-    assert _core._parse_stat(f"12 (a) b) (c) S 34 {tail} 777 0\n") == ("S", 34, 777)
-    assert _core._parse_stat("12 (a") is None
-    assert _core._parse_stat("12 (a) S x 1 2") is None
 UUID_BYTES = bytes(range(16))
 GPU_UUID = "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
 OTHER_UUID = "GPU-ff010203-0405-0607-0809-0a0b0c0d0e0f"
@@ -303,3 +312,8 @@ def test_which_devices_are_the_same(
     assert found is same
 
 
+def test_stat_of_a_command_with_parentheses() -> None:
+    tail = " ".join(str(n) for n in range(5, 22))
+    assert _core._parse_stat(f"12 (a) b) (c) S 34 {tail} 777 0\n") == ("S", 34, 777)
+    assert _core._parse_stat("12 (a") is None
+    assert _core._parse_stat("12 (a) S x 1 2") is None
