@@ -130,7 +130,7 @@ Collect Collector::collect() {
     auto const first = own_before.own_bytes;
     auto const second = now.own.own_bytes;
     if (first && second) now.own_bounds_bytes = std::minmax(*first, *second);
-    bool const own_held = first == second;
+    bool const own_held = first && first == second;
     before = now.list;
     own_before = now.own;
     bool const done = now.consistent;
@@ -228,6 +228,9 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
   if (!collect.consistent && collect.own_bounds_bytes) {
     device.own_read_bounds_bytes = collect.own_bounds_bytes;
     device.attribution.own_bounds_bytes = *collect.own_bounds_bytes;
+  } else if (!collect.consistent && device.own_bytes) {
+    // Known after the memory was read and not before: no bound of what it was then.
+    device.attribution.own_bounds_bytes = {std::nullopt, high};
   }
   fill_shares(device, collect.list, divide(collect.list, collect.own, session.names, session.tree));
   return device;

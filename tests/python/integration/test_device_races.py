@@ -58,6 +58,21 @@ def test_a_neighbour_that_never_rests_is_told(gpu: SimulatedGpu) -> None:
         assert reading["attribution"]["own_bounds_bytes"] == [CONTEXT_BYTES, CONTEXT_BYTES]
 
 
+def test_a_number_known_on_one_side_only_is_no_bound(gpu: SimulatedGpu) -> None:
+    """Every second list fails, so each collect is torn and ours was read once at the most."""
+    lists = "nvmlDeviceGetComputeRunningProcesses_v2"
+    faults = "; ".join(f"{lists}: error=999 after={n} for=1" for n in range(1, 8, 2))
+    with gpu.tenant("1GiB"), DeviceProcess(gpu, faults=faults) as process:
+        process.run("context()")
+        reading = process.read()
+        assert not reading["consistent"]
+        assert reading["attempts_count"] == ATTEMPTS_COUNT
+        assert reading["own_bytes"] == CONTEXT_BYTES  # as the last list has it
+        assert reading["own_read_bounds_bytes"] is None
+        bounds = reading["attribution"]["own_bounds_bytes"]
+        assert bounds == [None, reading["device_used_bytes"]]
+
+
 def test_own_memory_that_never_rests_has_bounds(gpu: SimulatedGpu) -> None:
     """A thread of ours allocates all the while; the driver is slow, so each collect is torn."""
     with DeviceProcess(gpu, faults=f"{MEMORY}: latency_us=30000") as process:
