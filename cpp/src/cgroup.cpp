@@ -79,30 +79,71 @@ std::optional<std::uint64_t> smaller(std::optional<std::uint64_t> a,
 }
 
 /// Usage and page cache of one level.
-void read_usage(CgroupMemory& memory, Level const& level, Files const& files) {
-  memory.usage_bytes = read_number(level, files.usage);
+struct Usage {
+  std::optional<std::uint64_t> usage_bytes;
+  std::optional<std::uint64_t> inactive_file_bytes;
+  std::optional<std::uint64_t> active_file_bytes;
+};
+
+Usage read_usage(Level const& level, Files const& files) {
+  Usage usage{.usage_bytes = read_number(level, files.usage)};
   auto const path = level.directory + "/memory.stat";
   auto const stat = read_file(path);
-  if (!stat) return;
-  memory.inactive_file_bytes = find_cgroup_stat(*stat, files.inactive_file, path);
-  memory.active_file_bytes = find_cgroup_stat(*stat, files.active_file, path);
+  if (!stat) return usage;
+  usage.inactive_file_bytes = find_cgroup_stat(*stat, files.inactive_file, path);
+  usage.active_file_bytes = find_cgroup_stat(*stat, files.active_file, path);
+  return usage;
 }
 
+/// The level whose limit is reached first.
+struct Binding {
+  std::uint64_t limit_bytes = 0;
+  std::optional<std::string> path;
+  Usage usage;
+
+  /// What still fits: page cache makes way. All of the limit if the usage is unknown.
+  [[nodiscard]] std::uint64_t room_bytes() const {
+    if (!usage.usage_bytes) return limit_bytes;
+    auto const cache = usage.inactive_file_bytes.value_or(0) + usage.active_file_bytes.value_or(0);
+    auto const kept = *usage.usage_bytes - std::min(*usage.usage_bytes, cache);
+    return limit_bytes - std::min(limit_bytes, kept);
+  }
+};
+
 /// v1 tells each group the smallest limit over all its ancestors, those above the mount
-/// included. If that one binds, whose usage counts against it is not visible.
-void apply_hidden_limit(CgroupMemory& memory, Level const& own) {
+/// included. If that one is smaller than all that are visible, it is returned.
+std::optional<std::uint64_t> read_hidden_limit(Level const& own,
+                                               std::optional<std::uint64_t> smallest_visible) {
   auto const path = own.directory + "/memory.stat";
   auto const stat = read_file(path);
-  if (!stat) return;
+  if (!stat) return std::nullopt;
   auto const value = find_cgroup_stat(*stat, "hierarchical_memory_limit", path);
-  if (!value) return;
+  if (!value) return std::nullopt;
   auto const limit = parse_cgroup_number(std::to_string(*value) + "\n", path);
-  if (!limit || (memory.limit_bytes && *memory.limit_bytes <= *limit)) return;
-  memory.limit_bytes = limit;
-  memory.limit_path.reset();
-  memory.usage_bytes.reset();
-  memory.inactive_file_bytes.reset();
-  memory.active_file_bytes.reset();
+  if (limit && smallest_visible && *smallest_visible <= *limit) return std::nullopt;
+  return limit;
+}
+
+/// nullopt if no level has a limit.
+std::optional<Binding> find_binding(std::vector<Level> const& levels, Files const& files,
+                                    bool with_hidden) {
+  std::optional<Binding> binding;
+  std::optional<std::uint64_t> smallest;
+  for (auto const& level : levels) {
+    auto const limit = read_number(level, files.limit);
+    if (!limit) continue;
+    smallest = smaller(smallest, limit);
+    Binding const here{
+        .limit_bytes = *limit, .path = level.path, .usage = read_usage(level, files)};
+    // Of equal rooms the higher level's binds: others count against it too.
+    if (!binding || here.room_bytes() <= binding->room_bytes()) binding = here;
+  }
+  auto const hidden = with_hidden ? read_hidden_limit(levels.front(), smallest) : std::nullopt;
+  // Whose usage counts against it is not visible.
+  if (hidden && (!binding || *hidden < binding->room_bytes())) {
+    binding = Binding{.limit_bytes = *hidden, .path = std::nullopt, .usage = {}};
+  }
+  return binding;
 }
 
 }  // namespace
@@ -120,18 +161,18 @@ std::optional<CgroupMemory> read_cgroup(std::string const& root) {
 
   auto const& files = name->version == 1 ? kV1 : kV2;
   CgroupMemory memory{.version = name->version, .path = name->path};
-  auto const* binding = &levels.front();
   for (auto const& level : levels) {
-    auto const limit = read_number(level, files.limit);
     memory.high_bytes = smaller(memory.high_bytes, read_number(level, files.high));
-    // Of equal limits the higher level's binds: others count against it too.
-    if (!limit || (memory.limit_bytes && *limit > *memory.limit_bytes)) continue;
-    memory.limit_bytes = limit;
-    memory.limit_path = level.path;
-    binding = &level;
   }
-  read_usage(memory, *binding, files);
-  if (name->version == 1) apply_hidden_limit(memory, levels.front());
+  auto const binding = find_binding(levels, files, name->version == 1);
+  if (binding) {
+    memory.limit_bytes = binding->limit_bytes;
+    memory.limit_path = binding->path;
+  }
+  auto const usage = binding ? binding->usage : read_usage(levels.front(), files);
+  memory.usage_bytes = usage.usage_bytes;
+  memory.inactive_file_bytes = usage.inactive_file_bytes;
+  memory.active_file_bytes = usage.active_file_bytes;
   return memory;
 }
 

@@ -56,7 +56,11 @@ class HostMemory:
 
 @final
 class CgroupMemory:
-    """Memory limit and usage of this process's control group, both of the level that binds."""
+    """Memory limit and usage of this process's control group, both of the level that binds.
+
+    That is the level with the least room: limit - usage + page cache. One whose usage is
+    unknown counts with its whole limit.
+    """
 
     version: int  # 1 or 2
     path: str  # the group of this process, as /proc/self/cgroup names it
@@ -272,18 +276,13 @@ def _find_own(
     driver_unused: bool = False,
     context_live: bool | None = None,
     reserved_bytes: int | None = None,
+    mig_enabled: bool | None = False,
 ) -> tuple[AttributionSource, int | None, int | None, str]: ...
 def _interpret_memory(
     *, total: int, reserved: int, free: int, used: int
 ) -> tuple[int | None, int | None]: ...
-    mig_enabled: bool | None = False,
 def _fingerprint_vote(rounds: Sequence[tuple[_Rows, _Rows, _Rows, int]]) -> int | None: ...
 def _visible_devices(value: str, uuids: Sequence[str]) -> list[int]: ...
-def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
-
-# ---------------------------------------------------------------- snapshot
-
-@final
 def _same_device(
     *,
     cuda_uuid: bytes,  # 16 of them; b"": the driver does not tell
@@ -292,6 +291,11 @@ def _same_device(
     nvml_pci: str | None,
     mig_enabled: bool | None = None,
 ) -> bool: ...
+def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
+
+# ---------------------------------------------------------------- snapshot
+
+@final
 class AllocatorMemory:
     """A caching allocator's own account of a device."""
 

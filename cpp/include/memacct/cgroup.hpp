@@ -6,13 +6,15 @@
 
 namespace memacct {
 
-/// Limits are the smallest over this process's group and its ancestors, as far as the mount
-/// shows them; usage is that of the level that limits, since that is the account which runs
-/// out. Without a limit, usage is that of the process's own group.
+/// Of this process's group and its ancestors, as far as the mount shows them, the level that
+/// binds is the one with the least room (limit - usage + page cache), not the one with the
+/// smallest limit: a larger one that neighbours have filled is reached first. A level whose
+/// usage is unknown counts with its whole limit. Limit and usage are both of that level;
+/// without a limit, usage is that of the process's own group. `high_bytes` is the smallest.
 struct CgroupMemory {
   int version{};     // 1 or 2
   std::string path;  // the group of this process, as /proc/self/cgroup names it
-  std::optional<std::string> limit_path;     // the level that limits; nullopt if none does, or
+  std::optional<std::string> limit_path;     // the level that binds; nullopt if none does, or
                                              // if it lies above what the mount shows
   std::optional<std::uint64_t> limit_bytes;  // nullopt: unlimited
   std::optional<std::uint64_t> high_bytes;   // memory.high (v2): above it the kernel throttles
@@ -28,7 +30,7 @@ struct CgroupMemory {
 /// nullopt if this process is in no memory control group, or in one that no mount shows.
 /// `root` is prepended to every path, for tests on captured trees.
 /// @throws SourceReadError, SourceFormatError; SourceUnavailableError if not permitted.
-/// Cost: opens about ten files, more with deep nesting; allocates; 50-200 us.
+/// Cost: opens about ten files, more with deep nesting and several limits; allocates; 50-200 us.
 /// Source: /proc/self/cgroup, /proc/self/mountinfo, and of each level memory.max,
 /// memory.high, memory.current, memory.stat (v2) or memory.limit_in_bytes,
 /// memory.usage_in_bytes, memory.stat (v1).

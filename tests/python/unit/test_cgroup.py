@@ -95,6 +95,45 @@ def test_of_equal_limits_the_higher_level_binds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
+def test_the_level_with_the_least_room_binds(tmp_path: Path, version: int) -> None:
+    """Its limit is the larger one, but neighbours have nearly filled it."""
+    tree = Tree(tmp_path, version=version, path="/a/b", mounts=[("/", "/sys/fs/cgroup")])
+    tree.group("/sys/fs/cgroup/a", limit=str(1200 * MIB), usage=1190 * MIB)
+    tree.group("/sys/fs/cgroup/a/b", limit=str(1000 * MIB), usage=100 * MIB)
+    stat = (V1_STAT if version == 1 else V2_STAT).format(0, MIB)
+    tree.write("/sys/fs/cgroup/a/memory.stat", stat)
+    cgroup = known(tree.read())
+    assert cgroup.limit_path == "/a"
+    assert (cgroup.limit_bytes, cgroup.usage_bytes) == (1200 * MIB, 1190 * MIB)
+    assert (cgroup.inactive_file_bytes, cgroup.active_file_bytes) == (0, MIB)
+    # The same, of which the kernel can take back all but 90 MiB.
+    stat = (V1_STAT if version == 1 else V2_STAT).format(600 * MIB, 500 * MIB)
+    tree.write("/sys/fs/cgroup/a/memory.stat", stat)
+    assert known(tree.read()).limit_path == "/a/b"
+
+
+def test_a_level_without_usage_counts_with_its_whole_limit(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, version=2, path="/a/b", mounts=[("/", "/sys/fs/cgroup")])
+    tree.group("/sys/fs/cgroup/a", limit=str(300 * MIB), usage=0)
+    tree.group("/sys/fs/cgroup/a/b", limit=str(500 * MIB), usage=100 * MIB)
+    (tmp_path / "sys/fs/cgroup/a/memory.current").unlink()
+    cgroup = known(tree.read())
+    assert (cgroup.limit_path, cgroup.usage_bytes) == ("/a", None)
+    tree.group("/sys/fs/cgroup/a/b", limit=str(301 * MIB), usage=200 * MIB)
+    assert known(tree.read()).limit_path == "/a/b"
+
+
+def test_v1_a_filled_level_binds_before_a_smaller_limit_out_of_sight(tmp_path: Path) -> None:
+    mounts = [("/pod/box", "/sys/fs/cgroup/memory")]
+    tree = Tree(tmp_path, version=1, path="/pod/box", mounts=mounts)
+    tree.group("/sys/fs/cgroup/memory", limit=str(64 * MIB), usage=60 * MIB)
+    stat = V1_STAT.format(0, 0) + f"hierarchical_memory_limit {48 * MIB}\n"
+    tree.write("/sys/fs/cgroup/memory/memory.stat", stat)
+    cgroup = known(tree.read())
+    assert (cgroup.limit_path, cgroup.limit_bytes) == ("/pod/box", 64 * MIB)
+
+
+@pytest.mark.parametrize("version", [1, 2])
 def test_without_a_limit_usage_is_that_of_the_own_group(tmp_path: Path, version: int) -> None:
     tree = Tree(tmp_path, version=version, path="/a/b", mounts=[("/", "/sys/fs/cgroup")])
     limit = "max" if version == 2 else "9223372036854771712"
