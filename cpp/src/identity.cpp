@@ -144,6 +144,15 @@ void forget_unlisted(ProcessTree& tree, ProcessList const& list) {
   tree.retain(listed);
 }
 
+Owner owner_of(std::uint32_t pid, std::uint32_t self, ProcessTree& tree) {
+  auto const member = tree.contains(pid, self);
+  return !member ? Owner::kUnknown : *member ? Owner::kTree : Owner::kForeign;
+}
+
+bool all_known(std::vector<Owner> const& owners) {
+  return std::find(owners.begin(), owners.end(), Owner::kUnknown) == owners.end();
+}
+
 // Whether the driver's numbers are those of our procfs.
 bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames const& names) {
   if (!names.procfs_pid) return false;
@@ -151,8 +160,9 @@ bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames
   // Not listed ourselves. On the bare machine there is one numbering, unless the list shows
   // a process that does not exist: then it is not the bare machine.
   return names.initial_namespace == true && names.procfs_is_ours() &&
-         std::all_of(list.records.begin(), list.records.end(),
-                     [](ProcessRecord const& record) { return read_stat(record.pid).has_value(); });
+         std::all_of(list.records.begin(), list.records.end(), [](ProcessRecord const& record) {
+           return look_at(record.pid).stat.has_value();
+         });
 }
 
 }  // namespace
@@ -198,23 +208,19 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   bool const same_numbers = own.located && numbers_are_procfs(list, own, names);
   forget_unlisted(tree, list);
   Shares shares;
-  bool others = false;
   for (auto const& record : list.records) {
     bool const ours = own.pid == record.pid;
-    others = others || !ours;
-    shares.owners.push_back(ours                              ? Owner::kOwn
-                            : !same_numbers                   ? Owner::kUnknown
-                            : tree.contains(record.pid, self) ? Owner::kTree
-                                                              : Owner::kForeign);
+    shares.owners.push_back(ours            ? Owner::kOwn
+                            : !same_numbers ? Owner::kUnknown
+                                            : owner_of(record.pid, self, tree));
   }
   // A walk through all of /proc: only where the list cannot answer.
-  bool const list_answers = list.complete && own.located && (same_numbers || !others);
+  bool const list_answers = list.complete && own.located && all_known(shares.owners);
   bool const nobody_below = !list_answers && tree.holds_nothing(self) == true;
   if (own.located && nobody_below) {
     std::replace(shares.owners.begin(), shares.owners.end(), Owner::kUnknown, Owner::kForeign);
   }
-  bool const told_apart =
-      std::find(shares.owners.begin(), shares.owners.end(), Owner::kUnknown) == shares.owners.end();
+  bool const told_apart = all_known(shares.owners);
   if (nobody_below) {
     shares.tree_bytes = 0;
   } else if (list_answers) {
@@ -225,9 +231,11 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   }
   if (!told_apart) {
     shares.reason += shares.reason.empty() ? "" : "; ";
-    shares.reason += own.located ? "the driver's process numbers are not those of our /proc, so "
-                                   "children cannot be told from neighbours"
-                                 : "who the listed processes are is unknown";
+    shares.reason += !own.located   ? "who the listed processes are is unknown"
+                     : same_numbers ? "not all listed processes can be looked up in /proc, so "
+                                      "children cannot be told from neighbours"
+                                    : "the driver's process numbers are not those of our /proc, so "
+                                      "children cannot be told from neighbours";
   }
   return shares;
 }

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
-#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -29,6 +29,7 @@ std::optional<T> to_number(std::string_view text) {
   return value;
 }
 
+/// Nullopt, with errno, if it cannot be read.
 std::optional<std::string> read_text(std::string const& path) {
   int const fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
@@ -38,7 +39,9 @@ std::optional<std::string> read_text(std::string const& path) {
   while ((got = ::read(fd, chunk.data(), chunk.size())) > 0) {
     text.append(chunk.data(), static_cast<std::size_t>(got));
   }
+  int const reading_errno = errno;
   ::close(fd);
+  errno = reading_errno;
   if (got < 0) return std::nullopt;
   return text;
 }
@@ -152,41 +155,46 @@ std::optional<ProcessStat> parse_stat(std::string_view text) {
   return stat;
 }
 
-std::optional<ProcessStat> read_stat(std::uint32_t pid) {
+ProcessLook look_at(std::uint32_t pid) {
   auto const text = read_text("/proc/" + std::to_string(pid) + "/stat");
-  return text ? parse_stat(*text) : std::nullopt;
+  if (text) return {.stat = parse_stat(*text), .gone = false};
+  return {.stat = std::nullopt, .gone = errno == ENOENT || errno == ESRCH};
 }
 
 void ProcessTree::add_root(std::uint32_t pid) {
-  auto const stat = read_stat(pid);
+  auto const stat = look_at(pid).stat;
   if (!stat) throw std::invalid_argument("no process " + std::to_string(pid) + " to add as a root");
   roots_.push_back({.pid = pid, .start_ticks = stat->start_ticks});
   last_walk_.reset();
 }
 
 // The start time tells a root from a later process with its number.
-bool ProcessTree::is_root(std::uint32_t pid) const {
-  return std::any_of(roots_.begin(), roots_.end(), [&](Root const& root) {
-    if (root.pid != pid) return false;
-    auto const stat = read_stat(pid);
-    return stat && stat->start_ticks == root.start_ticks;
-  });
+std::optional<bool> ProcessTree::is_root(std::uint32_t pid) const {
+  for (auto const& root : roots_) {
+    if (root.pid != pid) continue;
+    auto const look = look_at(pid);
+    if (!look.stat && !look.gone) return std::nullopt;
+    if (look.stat && look.stat->start_ticks == root.start_ticks) return true;
+  }
+  return false;
 }
 
-bool ProcessTree::contains(std::uint32_t pid, std::uint32_t self_pid) {
-  auto stat = read_stat(pid);
-  if (!stat) {
+std::optional<bool> ProcessTree::contains(std::uint32_t pid, std::uint32_t self_pid) {
+  auto look = look_at(pid);
+  if (look.gone) {
     auto const known = remembered_.find(pid);
     return known != remembered_.end() && known->second;
   }
-  bool member = is_root(pid);
-  for (int depth = 0; stat && !member && depth < kLongestChain; ++depth) {
-    auto const parent = stat->parent_pid;
+  auto member = is_root(pid);
+  for (int depth = 0; look.stat && member == false && depth < kLongestChain; ++depth) {
+    auto const parent = look.stat->parent_pid;
     if (parent == 0) break;
-    member = parent == self_pid || is_root(parent);
-    stat = member ? std::nullopt : read_stat(parent);
+    member = parent == self_pid ? true : is_root(parent);
+    if (member == false) look = look_at(parent);
   }
-  remembered_[pid] = member;
+  // A chain that could not be followed to its end, unlike one whose end has gone.
+  if (member != true && !look.stat && !look.gone) return std::nullopt;
+  if (member) remembered_[pid] = *member;
   return member;
 }
 
@@ -210,9 +218,12 @@ std::optional<std::vector<std::uint32_t>> ProcessTree::walk(std::uint32_t self_p
   ProcessTree walker;  // of its own memory: a question must not change what is remembered
   walker.roots_ = roots_;
   std::vector<std::uint32_t> members;
-  std::copy_if(pids->begin(), pids->end(), std::back_inserter(members), [&](std::uint32_t pid) {
-    return pid != self_pid && walker.contains(pid, self_pid);
-  });
+  for (auto const pid : *pids) {
+    if (pid == self_pid) continue;
+    auto const member = walker.contains(pid, self_pid);
+    if (!member) return std::nullopt;
+    if (*member) members.push_back(pid);
+  }
   return members;
 }
 
@@ -226,9 +237,9 @@ std::optional<bool> ProcessTree::holds_nothing(std::uint32_t self_pid) {
                   .members = *std::move(members)};
   }
   for (auto const pid : last_walk_->members) {
-    auto const stat = read_stat(pid);
+    auto const look = look_at(pid);
     // A zombie has given its memory back; so has a process that has gone meanwhile.
-    if (!stat || stat->state == 'Z' || stat->state == 'X') continue;
+    if (look.gone || (look.stat && (look.stat->state == 'Z' || look.stat->state == 'X'))) continue;
     auto const open = has_device_open(pid);
     if (open != false) return open ? std::optional(false) : std::nullopt;
   }

@@ -30,7 +30,14 @@ struct ProcessStat {
   std::uint64_t start_ticks = 0;  // since boot: with the pid, it names a process for ever
 };
 [[nodiscard]] std::optional<ProcessStat> parse_stat(std::string_view text);
-[[nodiscard]] std::optional<ProcessStat> read_stat(std::uint32_t pid);
+
+/// What procfs tells of a process. With neither a stat nor `gone` it could not be looked at (out
+/// of file descriptors, not permitted), which says nothing about whether it is there.
+struct ProcessLook {
+  std::optional<ProcessStat> stat;
+  bool gone = false;  // there is no such process
+};
+[[nodiscard]] ProcessLook look_at(std::uint32_t pid);
 
 /// This process's family: its descendants, and those of registered roots with the roots
 /// themselves. All pids are procfs's. Not safe from several threads.
@@ -40,8 +47,9 @@ class ProcessTree {
   void add_root(std::uint32_t pid);
 
   /// Whether `pid` belongs to the family. A process that has gone keeps the answer it had
-  /// while it could be looked at: its memory may still be listed for a moment.
-  [[nodiscard]] bool contains(std::uint32_t pid, std::uint32_t self_pid);
+  /// while it could be looked at: its memory may still be listed for a moment. Nullopt if
+  /// procfs does not tell.
+  [[nodiscard]] std::optional<bool> contains(std::uint32_t pid, std::uint32_t self_pid);
   /// Forgets what was remembered of processes that are no longer listed.
   void retain(std::vector<std::uint32_t> const& listed_pids);
 
@@ -61,7 +69,7 @@ class ProcessTree {
     std::uint32_t newest_pid;  // read before the walk: nobody made later was missed
     std::vector<std::uint32_t> members;
   };
-  [[nodiscard]] bool is_root(std::uint32_t pid) const;
+  [[nodiscard]] std::optional<bool> is_root(std::uint32_t pid) const;
   [[nodiscard]] bool walk_is_current(std::uint32_t self_pid,
                                      std::optional<std::uint32_t> newest_pid) const;
   [[nodiscard]] std::optional<std::vector<std::uint32_t>> walk(std::uint32_t self_pid) const;

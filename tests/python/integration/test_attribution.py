@@ -268,6 +268,27 @@ def test_descendants_are_the_tree(gpu: SimulatedGpu) -> None:
         assert process.read()["tree_bytes"] == 0
 
 
+def test_out_of_file_descriptors_nobody_counts_as_gone(gpu: SimulatedGpu) -> None:
+    with gpu.tenant("1GiB"), DeviceProcess(gpu) as process:
+        process.run("context(); reading()")
+        process.run(f"child = in_tree({64 * MIB})")
+        starved = process.run(
+            """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+result = reading()
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+"""
+        )
+        assert starved["own_bytes"] == CONTEXT_BYTES
+        assert (starved["tree_bytes"], starved["foreign_bytes"]) == (None, None)
+        assert "looked up" in starved["attribution"]["reason"]
+        reading = process.read()
+        assert reading["tree_bytes"] == CONTEXT_BYTES + 64 * MIB
+        assert reading["foreign_bytes"] == GIB + CONTEXT_BYTES
+
+
 def test_a_registered_sibling_is_in_the_tree(gpu: SimulatedGpu) -> None:
     with DeviceProcess(gpu) as sibling, DeviceProcess(gpu) as process:
         sibling.run(f"context(); child = in_tree({MIB * 64})")
