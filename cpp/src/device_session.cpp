@@ -213,7 +213,8 @@ DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
   auto const wanted = lowered(beginning);
   std::vector<DeviceTarget> found;
   for (auto const& target : all) {
-    if (target.uuid == wanted) return target;
+    // As given first: our own names of devices without a UUID ("INDEX-0") are in capitals.
+    if (target.uuid == beginning || target.uuid == wanted) return target;
     if (wanted.size() > 4 && target.uuid.starts_with(wanted)) found.push_back(target);
   }
   if (found.size() == 1) return found.front();

@@ -9,7 +9,7 @@ import pytest
 from device_process import DeviceProcess
 
 from memacct._units import GIB, MIB
-from memacct.sim import Faults, SimulatedGpu
+from memacct.sim import CallFault, Faults, SimulatedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,3 +213,15 @@ def test_ordinals_follow_visible_devices(gpu: SimulatedGpu, visible: str, order:
             assert indices == order
             error = process.run(f"result = attempt(_core.read_device, {len(order)})")
             assert error["raised"] == "ValueError"
+
+
+def test_a_device_without_uuid_and_address_has_a_key(gpu: SimulatedGpu) -> None:
+    functions = ("nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo*")
+    faults = Faults(calls=[CallFault(function=name, error=3) for name in functions])
+    with DeviceProcess(gpu, faults=faults) as process:
+        assert process.run("result = [d.uuid for d in _core.list_devices()]") == [
+            "INDEX-0",
+            "INDEX-1",
+        ]
+        for index in (0, 1):
+            assert process.read(f"INDEX-{index}")["index"] == index
