@@ -126,6 +126,7 @@ void bind_device_rules(py::module_& m) {
         py::arg("free"), py::arg("used"));
   m.def("_fingerprint_vote", &vote, py::arg("rounds"));
   m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
+  m.def("_mig_name", &mig_name, py::arg("value"), py::arg("ordinal"));
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
         py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
   m.def("_parse_stat", &stat_of, py::arg("text"));

@@ -188,11 +188,17 @@ DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
     }
     return from_cuda(devices[static_cast<std::size_t>(ordinal)]);
   }
+  auto const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (auto const name = visible != nullptr ? mig_name(visible, ordinal) : std::nullopt) {
+    // NVML enumerates no MIG instance, but gives one that is named.
+    if (auto* const instance = nvml.by_uuid(*name)) return from_nvml(*instance);
+    throw SourceUnavailableError(nvml.library().path(), "NVML does not know " + *name +
+                                                            ", which CUDA_VISIBLE_DEVICES names");
+  }
   auto const all = nvml.devices();
   require_any(all.empty());
   std::vector<std::string_view> uuids;
   for (auto const* const device : all) uuids.emplace_back(device->uuid);
-  auto const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
   std::vector<std::size_t> order;
   if (visible != nullptr) {
     order = visible_devices(visible, uuids);

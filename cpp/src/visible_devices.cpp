@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <optional>
 
 namespace memacct {
 namespace {
@@ -57,6 +56,20 @@ std::vector<std::size_t> visible_devices(std::string_view value,
     if (comma == std::string_view::npos) return visible;
     value.remove_prefix(comma + 1);
   }
+}
+
+std::optional<std::string> mig_name(std::string_view value, std::int64_t ordinal) {
+  for (std::int64_t i = 0; ordinal >= 0; ++i) {
+    auto const comma = value.find(',');
+    auto const token = trimmed(value.substr(0, comma));
+    if (!is_uuid(token)) return std::nullopt;  // the first wrong token ends the list
+    if (i == ordinal) {
+      return token.starts_with("MIG-") ? std::optional(std::string(token)) : std::nullopt;
+    }
+    if (comma == std::string_view::npos) return std::nullopt;
+    value.remove_prefix(comma + 1);
+  }
+  return std::nullopt;
 }
 
 }  // namespace memacct

@@ -1,6 +1,9 @@
 // CUDA_VISIBLE_DEVICES: which devices a process would see, before its driver says so.
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -15,5 +18,9 @@ namespace memacct {
 /// PCI_BUS_ID, so with unlike devices a number is a guess until the driver is initialised.
 [[nodiscard]] std::vector<std::size_t> visible_devices(std::string_view value,
                                                        std::vector<std::string_view> const& uuids);
+
+/// The name of the MIG instance at `ordinal`, if that is what `value` has there. NVML enumerates
+/// no instances, so they are not among visible_devices()'s. Pure.
+[[nodiscard]] std::optional<std::string> mig_name(std::string_view value, std::int64_t ordinal);
 
 }  // namespace memacct

@@ -225,3 +225,12 @@ def test_a_device_without_uuid_and_address_has_a_key(gpu: SimulatedGpu) -> None:
         ]
         for index in (0, 1):
             assert process.read(f"INDEX-{index}")["index"] == index
+
+
+def test_a_named_instance_that_nvml_does_not_know(gpu: SimulatedGpu) -> None:
+    name = "MIG-00010203-0405-0607-0809-0a0b0c0d0e0f"
+    with DeviceProcess(gpu, env={"CUDA_VISIBLE_DEVICES": name}) as process:
+        error = process.run("result = attempt(_core.read_device, 0)")
+        assert error["raised"] == "SourceUnavailableError"
+        assert name in error["text"]
+        assert process.run("result = attempt(_core.read_device, 1)")["raised"] == "ValueError"

@@ -277,6 +277,22 @@ def test_visible_devices(value: str, expected: list[int]) -> None:
     assert _core._visible_devices(value, UUIDS) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("MIG-a", ["MIG-a", None]),
+        (" MIG-a , MIG-b ", ["MIG-a", "MIG-b", None]),
+        ("GPU-a,MIG-b", [None, "MIG-b"]),
+        ("MIG-a,0,MIG-b", ["MIG-a", None, None]),
+        ("0", [None]),
+        ("", [None]),
+    ],
+)
+def test_the_names_of_mig_instances(value: str, names: list[str | None]) -> None:
+    assert [_core._mig_name(value, i) for i in range(len(names))] == names
+    assert _core._mig_name(value, -1) is None
+
+
 UUID_BYTES = bytes(range(16))
 GPU_UUID = "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"
 OTHER_UUID = "GPU-ff010203-0405-0607-0809-0a0b0c0d0e0f"
