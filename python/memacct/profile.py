@@ -275,7 +275,8 @@ def profile_pass(
         BudgetError: leaving: the budget does not fit and ``on_shortfall`` is ``error``.
 
     Source: NVML's process lists and memory info; see `memacct.read_device`.
-    Cost: one device reading a mark; no CUDA context is made.
+    Cost: one device reading a mark, and while this process is not found among the driver's
+    records also a search for it (``identify``); no CUDA context is made.
     """
     if on_shortfall not in SHORTFALL_POLICIES:
         allowed = " | ".join(SHORTFALL_POLICIES)

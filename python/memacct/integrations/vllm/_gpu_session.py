@@ -247,7 +247,7 @@ class GPUSession:
     # ---------------------------------------------------------------- faults
 
     def guard(self, action: Any, *args: Any) -> Any:
-        """Calls ``action``; a fault of memacct's own turns corrections off, unless strict."""
+        """Calls ``action``; a fault of memacct's own ends our readings, unless strict."""
         with own_time:
             try:
                 return action(*args)
