@@ -113,7 +113,7 @@ inline constexpr std::array<std::string_view, 44> kVmFlagCodes{
 inline constexpr unsigned kOtherVmFlagBit = 63;  // a code that is not listed here
 
 struct Mapping {
-  std::uint64_t start{};   // addresses: [start, end)
+  std::uint64_t start{};  // addresses: [start, end)
   std::uint64_t end{};
   std::uint64_t offset{};  // in the file
   std::uint64_t inode{};   // 0: no file
@@ -145,8 +145,8 @@ enum class MappingSource : std::uint8_t {
 struct MappingTable {
   MappingSource source{};
   std::int32_t pid{};
-  Columns columns{};           // what is not in it is unknown in every row
-  std::vector<Mapping> rows;   // by address; no two overlap
+  Columns columns{};          // what is not in it is unknown in every row
+  std::vector<Mapping> rows;  // by address; no two overlap
   /// Names of files and of special memory, each once. As bytes: the kernel's escape of a newline
   /// (\012) is undone, " (deleted)" is in Mapping::deleted instead.
   std::vector<std::string> paths;

@@ -19,4 +19,7 @@ namespace memacct {
 /// Source: /proc/<pid>/smaps, and /proc/<pid>/mountinfo where a file's device has no disk.
 [[nodiscard]] MappingTable read_mappings(std::int32_t pid = 0);
 
+/// Sets `kind` of every row of a table of that process, with what its mounts tell.
+void name_kinds(MappingTable& table, std::int32_t pid);
+
 }  // namespace memacct

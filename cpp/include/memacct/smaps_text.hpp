@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "memacct/mapping_table.hpp"
@@ -21,7 +22,9 @@ namespace memacct {
 class SmapsParser {
  public:
   /// `source` names the file in errors.
-  explicit SmapsParser(std::string source) : source_(std::move(source)) {}
+  explicit SmapsParser(std::string source) : source_(std::move(source)) {
+    table_.columns = ~Columns{0};  // until a mapping lacks one
+  }
 
   /// Makes room for so many rows, and touches it: what is read next includes it already.
   void reserve(std::size_t rows);
@@ -62,6 +65,7 @@ class SmapsParser {
   Mapping row_;  // the one whose lines are being fed
   Columns seen_ = 0;
   bool open_ = false;
+  bool learning_ = true;            // until the first mapping ends
   std::vector<Expected> expected_;  // learned from the first mapping's lines
   std::size_t next_ = 0;            // in expected_
   // The last name and the last flags, as text: neighbours often share them.

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PYTHON = [
     {"_units", "_errors"},
-    {"_core", "_types"},
+    {"_core", "_types", "_mappings"},
     {"_convert"},
     {"_snapshot", "_sampler"},
     {"_timeline", "accounting"},
@@ -22,9 +22,10 @@ PYTHON = [
     {"", "__main__"},  # the package itself
 ]
 CPP = [
-    {"units", "error", "clock", "process", "nvml_types"},
-    {"text", "proc_file", "dylib", "ring"},
-    {"proc_text", "cgroup_text", "nvml_api", "nvml_reading", "cuda_api"},
+    {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
+    {"text", "proc_file", "dylib", "ring", "mapping_totals"},
+    {"proc_text", "cgroup_text", "mapping_kind", "nvml_api", "nvml_reading", "cuda_api"},
+    {"smaps_text"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
     {"identity", "fingerprint", "nvml_session"},
     {"device"},

@@ -1,0 +1,99 @@
+#include "memacct/mappings.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include "memacct/error.hpp"
+#include "memacct/mapping_kind.hpp"
+#include "memacct/proc_file.hpp"
+#include "memacct/process.hpp"
+#include "memacct/smaps_text.hpp"
+
+namespace memacct {
+namespace {
+
+// The kernel gives about a page of text at a time, whatever is asked for, and more only for a
+// mapping whose record is longer. A small buffer stays in the cache.
+constexpr std::size_t kChunkBytes = 32 * 1024;
+constexpr std::size_t kSpareRows = 64;
+
+// How many mappings this process had when it was last read, to make room before reading.
+std::atomic<std::size_t> last_row_count{512};
+
+/// An fd for the length of a reading. Not kept: opening costs a thousandth of the walk.
+class OpenFile {
+ public:
+  explicit OpenFile(std::string path) : path_(std::move(path)) {
+    do {
+      fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    } while (fd_ < 0 && errno == EINTR);
+    if (fd_ < 0) fail(errno);
+  }
+  ~OpenFile() { ::close(fd_); }
+  OpenFile(OpenFile const&) = delete;
+  OpenFile& operator=(OpenFile const&) = delete;
+
+  std::size_t read(char* buffer, std::size_t size) {
+    while (true) {
+      auto const count = ::read(fd_, buffer, size);
+      if (count >= 0) return static_cast<std::size_t>(count);
+      if (errno != EINTR) fail(errno);
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(int error_number) const {
+    auto reason = std::generic_category().message(error_number);
+    // ESRCH: it ended while it was read.
+    if (error_number == ENOENT || error_number == ESRCH || error_number == EACCES ||
+        error_number == EPERM) {
+      throw SourceUnavailableError(path_, std::move(reason));
+    }
+    throw SourceReadError(path_, std::move(reason), error_number);
+  }
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+std::string directory_of(std::int32_t pid) {
+  return pid == 0 ? "/proc/self" : "/proc/" + std::to_string(pid);
+}
+
+}  // namespace
+
+void name_kinds(MappingTable& table, std::int32_t pid) {
+  MountedTypes mounted;
+  if (needs_mounted_types(table)) {
+    // Without it (the process has just ended) a tmpfs file passes for one on a disk.
+    auto const mountinfo = read_file(directory_of(pid) + "/mountinfo");
+    if (mountinfo) mounted = parse_mounted_types(*mountinfo);
+  }
+  classify(table, mounted);
+}
+
+MappingTable read_mappings(std::int32_t pid) {
+  auto const path = directory_of(pid) + "/smaps";
+  SmapsParser parser(path);
+  if (pid == 0) parser.reserve(last_row_count.load(std::memory_order_relaxed) + kSpareRows);
+  auto const own_pid = current_pid();
+  OpenFile file(path);
+  auto table =
+      parse_smaps([&file](char* buffer, std::size_t size) { return file.read(buffer, size); },
+                  std::move(parser), kChunkBytes);
+  if (table.rows.empty()) {
+    throw SourceUnavailableError(path, "no memory of its own: a kernel thread, or it has ended");
+  }
+  if (pid == 0) last_row_count.store(table.rows.size(), std::memory_order_relaxed);
+  table.pid = pid == 0 ? own_pid : pid;
+  name_kinds(table, pid);
+  split_held(table);
+  return table;
+}
+
+}  // namespace memacct
