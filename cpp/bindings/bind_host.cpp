@@ -95,6 +95,8 @@ void bind_parsers(py::module_& m) {
         py::arg("source"));
   m.def("host_from_status", &host_from_status, py::arg("status"));
   m.def("host_from_rollup", &host_from_rollup, py::arg("status"), py::arg("rollup"));
+  m.def("host_from_mappings", &host_from_mappings, py::arg("status"), py::arg("mappings"));
+  m.def("read_status", &read_status);
 }
 
 }  // namespace

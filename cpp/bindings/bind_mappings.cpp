@@ -111,6 +111,12 @@ void bind_mapping(py::module_& m) {
 
 // ------------------------------------------------------------ sums
 
+std::optional<std::uint64_t> dirty_of(MappingTotals const& totals) {
+  auto const shared = totals.sizes[static_cast<std::size_t>(Size::kSharedDirty)];
+  auto const own = totals.sizes[static_cast<std::size_t>(Size::kPrivateDirty)];
+  return shared && own ? std::optional(*shared + *own) : std::nullopt;
+}
+
 void bind_totals(py::module_& m) {
   py::class_<MappingTotals> type(m, "MappingTotals", py::is_final());
   type.def_property_readonly("name", [](MappingTotals const& t) { return path_to_python(t.name); });
@@ -125,6 +131,9 @@ void bind_totals(py::module_& m) {
                                [i](MappingTotals const& t) { return optional_size(t.sizes[i]); });
     names.append(kSizes[i].name);
   }
+  type.def_property_readonly("dirty_bytes",
+                             [](MappingTotals const& t) { return optional_size(dirty_of(t)); });
+  names.append("dirty_bytes");
   type.attr("_fields") = py::tuple(names);
   type.def(py::self == py::self);
   type.def("__repr__", [](py::handle self) { return repr_struct(self); });

@@ -69,8 +69,10 @@ HostTier parse_tier(PyObject* value) {
   for (auto const& [name, tier] : interned.tiers) {
     if (same(value, name)) return tier;
   }
-  throw py::value_error("host must be one of 'counters', 'breakdown', 'rollup', not " +
-                        py::cast<std::string>(py::repr(value)));
+  throw py::value_error(
+      "host must be one of 'counters', 'breakdown', 'rollup', 'residency', "
+      "'mappings', not " +
+      py::cast<std::string>(py::repr(value)));
 }
 
 // ------------------------------------------------------------ the allocators' reader
@@ -120,8 +122,10 @@ AllocatorReader allocator_reader;
 
 // ------------------------------------------------------------ snapshot()
 
+bool is_cheap(HostTier tier) { return tier == HostTier::kCounters || tier == HostTier::kBreakdown; }
+
 bool parse_limits(PyObject* value, HostTier tier) {
-  if (value == nullptr || value == Py_None) return tier == HostTier::kRollup;
+  if (value == nullptr || value == Py_None) return !is_cheap(tier);
   auto const truth = PyObject_IsTrue(value);
   if (truth < 0) throw py::error_already_set();
   return truth == 1;
@@ -135,7 +139,7 @@ std::optional<DeviceSelection> parse_devices(PyObject* value) {
 
 /// Reads with the GIL or without it. statm and status cost a few microseconds: less than to
 /// take the GIL back from a thread that got it meanwhile (up to 5 ms), which would be in
-/// span_ns besides. The page walk of smaps_rollup, the dozen files of the limits and the
+/// span_ns besides. The page walk of the other tiers, the dozen files of the limits and the
 /// driver take longer, and other threads must run.
 std::unique_ptr<Snapshot> take(SnapshotRequest const& request) {
   auto const with_devices = reads_devices(request);
@@ -146,7 +150,7 @@ std::unique_ptr<Snapshot> take(SnapshotRequest const& request) {
     return std::unique_ptr<Snapshot>(
         new Snapshot(take_snapshot(request, with_devices, taken_ns, std::move(allocators))));
   };
-  if (!with_devices && !request.limits && request.host != HostTier::kRollup) return read();
+  if (!with_devices && !request.limits && is_cheap(request.host)) return read();
   py::gil_scoped_release const release;
   return read();
 }
@@ -171,23 +175,28 @@ constexpr char const* kSnapshotDoc =
     "Reads this process's memory, and that of its devices, at one barrier.\n\n"
     "Args:\n"
     "    host: 'counters' (statm: vms, rss, shared), 'breakdown' (status: anonymous, file,\n"
-    "        shmem, swap, hugetlb, locked, pinned, peaks) or 'rollup' (also smaps_rollup: pss,\n"
-    "        uss, exact rss).\n"
+    "        shmem, swap, hugetlb, locked, pinned, peaks), 'rollup' (also smaps_rollup: pss,\n"
+    "        uss, exact rss), 'residency' (also what of each mapping is resident, from the page\n"
+    "        tables alone; Linux 6.11) or 'mappings' (also the whole of smaps: every size of\n"
+    "        every mapping, and their exact sums).\n"
     "    devices: 'auto' (those on which this process holds a CUDA context), 'all' that NVML\n"
     "        lists, CUDA ordinals and UUIDs, or None.\n"
-    "    limits: whether to read the control group and the machine too; default: with 'rollup'.\n\n"
+    "    limits: whether to read the control group and the machine too; default: with the tiers\n"
+    "        that walk the page tables.\n\n"
     "Returns:\n"
     "    A Snapshot. Read in this order: clock, allocators (if devices are read and a reader is\n"
-    "    set), host, limits, devices, clock. What is not on this machine is None; without\n"
-    "    smaps_rollup, host.tier says 'breakdown'.\n\n"
+    "    set), host, limits, devices, clock. What is not on this machine is None. host.tier says\n"
+    "    what was read: 'mappings' where the kernel does not offer the residency, 'breakdown'\n"
+    "    without smaps or smaps_rollup.\n\n"
     "Raises:\n"
     "    SourceReadError, SourceFormatError: a file is there, but was not read or understood.\n"
     "    DriverError: a driver call failed.\n"
     "    ValueError: no such tier or device.\n\n"
     "Cost:\n"
     "    'counters' and 'breakdown': one system call with the GIL held, about 1.5 and 10 us.\n"
-    "    'rollup': the page tables are walked, about 10 ms per GiB of 4 KiB pages. 'rollup',\n"
-    "    limits and devices are read without the GIL.";
+    "    'rollup': the page tables are walked, about 10 ms per GiB of 4 KiB pages. 'residency': a\n"
+    "    third of that. 'mappings': that, and 2 us a mapping. All three, limits and devices are\n"
+    "    read without the GIL.";
 
 PyMethodDef snapshot_method{"snapshot",
                             reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&snapshot)),
@@ -220,9 +229,9 @@ void bind_snapshot(py::module_& m) {
            py::arg("peak_allocated_bytes") = py::none());
   bind_struct(m, "Snapshot", Field{"taken_ns", &Snapshot::taken_ns},
               Field{"span_ns", &Snapshot::span_ns}, Field{"pid", &Snapshot::pid},
-              Field{"host", &Snapshot::host}, Field{"cgroup", &Snapshot::cgroup},
-              Field{"system", &Snapshot::system}, Field{"devices", &Snapshot::devices},
-              Field{"torch", &Snapshot::torch})
+              Field{"host", &Snapshot::host}, Field{"mappings", &Snapshot::mappings},
+              Field{"cgroup", &Snapshot::cgroup}, Field{"system", &Snapshot::system},
+              Field{"devices", &Snapshot::devices}, Field{"torch", &Snapshot::torch})
       .def("__sub__", [](py::handle after, py::handle before) {
         return py::module_::import("memacct._snapshot").attr("difference")(after, before);
       });

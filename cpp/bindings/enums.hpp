@@ -10,10 +10,12 @@ namespace memacct::bindings {
 
 template <>
 struct EnumNames<HostTier> {
-  static constexpr std::array<std::pair<HostTier, char const*>, 3> value{
+  static constexpr std::array<std::pair<HostTier, char const*>, 5> value{
       {{HostTier::kCounters, "counters"},
        {HostTier::kBreakdown, "breakdown"},
-       {HostTier::kRollup, "rollup"}}};
+       {HostTier::kRollup, "rollup"},
+       {HostTier::kResidency, "residency"},
+       {HostTier::kMappings, "mappings"}}};
 };
 
 }  // namespace memacct::bindings

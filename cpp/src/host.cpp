@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
 
 #include "memacct/proc_file.hpp"
 #include "memacct/process.hpp"
@@ -31,14 +32,13 @@ std::uint64_t difference_or_zero(std::uint64_t a, std::uint64_t b) noexcept {
   return a > b ? a - b : 0;
 }
 
-Status read_status() {
-  Buffer buffer;
-  return status_file.read(buffer, parse_status);
-}
-
 SmapsRollup read_rollup() {
   Buffer buffer;
   return rollup_file.read(buffer, parse_smaps_rollup);
+}
+
+Bytes sum_if_known(MappingTable const& mappings, Size size) noexcept {
+  return mappings.has(size) ? Bytes(mappings.sum(size)) : std::nullopt;
 }
 
 /// Splits resident memory into what is held and what can be reclaimed, given how much of the
@@ -109,6 +109,35 @@ HostMemory host_from_rollup(Status const& status, SmapsRollup const& rollup) noe
   return host;
 }
 
+HostMemory host_from_mappings(Status const& status, MappingTable const& mappings) noexcept {
+  if (mappings.source == MappingSource::kPagemap) {
+    auto host = host_from_status(status);
+    host.tier = HostTier::kResidency;
+    host.rss_exact_bytes = mappings.sum(Size::kRss);
+    return host;
+  }
+  SmapsRollup const rollup{.rss_bytes = mappings.sum(Size::kRss),
+                           .pss_bytes = mappings.sum(Size::kPss),
+                           .shared_clean_bytes = mappings.sum(Size::kSharedClean),
+                           .shared_dirty_bytes = mappings.sum(Size::kSharedDirty),
+                           .private_clean_bytes = mappings.sum(Size::kPrivateClean),
+                           .private_dirty_bytes = mappings.sum(Size::kPrivateDirty),
+                           .anonymous_bytes = sum_if_known(mappings, Size::kAnonymous),
+                           .swap_pss_bytes = sum_if_known(mappings, Size::kSwapPss)};
+  auto host = host_from_rollup(status, rollup);
+  host.tier = HostTier::kMappings;
+  if (mappings.has(Size::kHeld)) {
+    host.held_bytes = mappings.sum(Size::kHeld);
+    host.reclaimable_bytes = mappings.sum(Size::kReclaimable);
+  }
+  return host;
+}
+
+Status read_status() {
+  Buffer buffer;
+  return status_file.read(buffer, parse_status);
+}
+
 HostMemory read_host(HostTier tier) {
   // Asked before the file is read: a fork in between is then seen by the file as well.
   auto const pid = current_pid();
@@ -120,6 +149,9 @@ HostMemory read_host(HostTier tier) {
         auto const status = read_status();
         return host_from_rollup(status, read_rollup());
       }
+      case HostTier::kResidency:
+      case HostTier::kMappings:
+        throw std::invalid_argument("this tier is read with the mappings");
       case HostTier::kCounters:
         break;
     }

@@ -5,16 +5,31 @@
 #include "memacct/clock.hpp"
 #include "memacct/dylib.hpp"
 #include "memacct/error.hpp"
+#include "memacct/mappings.hpp"
+#include "memacct/process.hpp"
 
 namespace memacct {
 namespace {
 
-HostMemory read_host_or_less(HostTier tier) {
-  if (tier != HostTier::kRollup) return read_host(tier);
+/// Fills host and mappings.
+void read_host_part(HostTier tier, Snapshot& result) {
+  if (tier == HostTier::kCounters || tier == HostTier::kBreakdown) {
+    result.host = read_host(tier);
+    return;
+  }
   try {
-    return read_host(tier);
+    if (tier == HostTier::kRollup) {
+      result.host = read_host(tier);
+      return;
+    }
+    auto const pid = current_pid();
+    auto const status = read_status();
+    result.mappings = read_mappings();
+    result.host = host_from_mappings(status, *result.mappings);
+    result.host.pid = pid;
   } catch (SourceUnavailableError const&) {
-    return read_host(HostTier::kBreakdown);
+    result.mappings.reset();
+    result.host = read_host(HostTier::kBreakdown);
   }
 }
 
@@ -48,9 +63,8 @@ bool reads_devices(SnapshotRequest const& request) noexcept {
 
 Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices, std::uint64_t taken_ns,
                        std::optional<std::vector<AllocatorMemory>> allocators) {
-  Snapshot result{.taken_ns = taken_ns,
-                  .host = read_host_or_less(request.host),
-                  .torch = std::move(allocators)};
+  Snapshot result{.taken_ns = taken_ns, .torch = std::move(allocators)};
+  read_host_part(request.host, result);
   result.pid = result.host.pid;
   if (request.limits) {
     read_if_available(result.cgroup, [] { return read_cgroup(); });

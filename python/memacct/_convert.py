@@ -20,6 +20,7 @@ T = TypeVar("T")
 NESTED: dict[str, dict[str, str]] = {
     "Snapshot": {
         "host": "HostMemory",
+        "mappings": "Mappings",
         "cgroup": "CgroupMemory",
         "system": "SystemMemory",
         "devices": "DeviceMemory",

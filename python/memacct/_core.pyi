@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, final
 
+import numpy as np
+import pandas as pd
+
+from memacct._mapping_delta import MappingsDelta
 from memacct._types import SnapshotDelta
 
 __version__: str
 
-HostTier = Literal["counters", "breakdown", "rollup"]
+HostTier = Literal["counters", "breakdown", "rollup", "residency", "mappings"]
 AttributionSource = Literal["pid", "nspid", "fingerprint", "broker", "allocator_bound", "none"]
 
 # ---------------------------------------------------------------- host
@@ -17,7 +21,9 @@ class HostMemory:
     """This process's memory as the kernel accounts it.
 
     counters: vms, rss, shared (statm). breakdown adds what /proc/self/status has.
-    rollup adds /proc/self/smaps_rollup (exact, walks the page tables).
+    rollup adds /proc/self/smaps_rollup (exact, walks the page tables). residency adds
+    rss_exact. mappings adds what rollup does but for pss by kind, from /proc/self/smaps, and has
+    held and reclaimable exactly.
     """
 
     tier: HostTier
@@ -155,6 +161,152 @@ def parse_meminfo(text: bytes) -> SystemMemory: ...
 def parse_cgroup_number(text: bytes, source: str) -> int | None: ...
 def host_from_status(status: Status) -> HostMemory: ...
 def host_from_rollup(status: Status, rollup: SmapsRollup) -> HostMemory: ...
+def host_from_mappings(status: Status, mappings: Mappings) -> HostMemory: ...
+def read_status() -> Status: ...
+
+# ---------------------------------------------------------------- mappings
+
+MappingKind = Literal[
+    "heap",
+    "stack",
+    "anon",
+    "named_anon",
+    "file",
+    "library",
+    "shmem",
+    "dev_shm",
+    "hugetlb",
+    "device",
+    "special",
+]
+MAPPING_KINDS: tuple[MappingKind, ...]  # a row's ``kind`` is an index into it
+VM_FLAGS: dict[str, int]  # code of two letters -> its bit in a row's ``vm_flags``
+
+@final
+class Mapping:
+    """One mapping. A size is None if the source of the mappings does not tell it."""
+
+    start: int
+    end: int
+    offset: int
+    inode: int
+    dev_major: int
+    dev_minor: int
+    perms: str
+    kind: MappingKind
+    path: str | None
+    deleted: bool
+    vm_flags: tuple[str, ...] | None
+    vms_bytes: int | None
+    kernel_page_bytes: int | None
+    mmu_page_bytes: int | None
+    rss_bytes: int | None
+    pss_bytes: int | None
+    pss_dirty_bytes: int | None
+    shared_clean_bytes: int | None
+    shared_dirty_bytes: int | None
+    private_clean_bytes: int | None
+    private_dirty_bytes: int | None
+    referenced_bytes: int | None
+    anonymous_bytes: int | None
+    ksm_bytes: int | None
+    lazy_free_bytes: int | None
+    anon_huge_bytes: int | None
+    shmem_huge_bytes: int | None
+    file_huge_bytes: int | None
+    shared_hugetlb_bytes: int | None
+    private_hugetlb_bytes: int | None
+    swap_bytes: int | None
+    swap_pss_bytes: int | None
+    locked_bytes: int | None
+    held_bytes: int | None
+    reclaimable_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class MappingTotals:
+    """The sums of several mappings; None where the source does not tell a size."""
+
+    name: str  # of a kind or of a file
+    mappings_count: int
+    vms_bytes: int | None
+    rss_bytes: int | None
+    pss_bytes: int | None
+    pss_dirty_bytes: int | None
+    shared_clean_bytes: int | None
+    shared_dirty_bytes: int | None
+    private_clean_bytes: int | None
+    private_dirty_bytes: int | None
+    referenced_bytes: int | None
+    anonymous_bytes: int | None
+    ksm_bytes: int | None
+    lazy_free_bytes: int | None
+    anon_huge_bytes: int | None
+    shmem_huge_bytes: int | None
+    file_huge_bytes: int | None
+    shared_hugetlb_bytes: int | None
+    private_hugetlb_bytes: int | None
+    swap_bytes: int | None
+    swap_pss_bytes: int | None
+    locked_bytes: int | None
+    held_bytes: int | None
+    reclaimable_bytes: int | None
+    dirty_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Mappings:
+    """Every mapping of a process, by address; ``str()`` is a table by kind and by file.
+
+    A sequence of ``Mapping``. ``rows`` is the same as one read-only structured array,
+    shape (n,): start, end, offset, inode, dev_major, dev_minor, path_index (into ``paths``, -1:
+    none), kind (into MAPPING_KINDS), perms (bits: 1 read, 2 write, 4 execute, 8 shared), deleted,
+    vm_flags (bits, see VM_FLAGS), thp_eligible, protection_key, and every size of smaps in bytes.
+    What the kernel, or the source, does not tell is not in its dtype.
+
+    held_bytes is what only this process (or swap) can give back: anonymous, shmem, hugetlb,
+    dirty file, locked and device pages. reclaimable_bytes is the rest of rss: clean page cache,
+    and what was freed lazily. rss = held - hugetlb + reclaimable, of each mapping.
+    """
+
+    source: Literal["smaps", "pagemap"]  # pagemap: vms, kernel_page and rss only
+    pid: int
+    paths: tuple[str, ...]
+    unread_fields: tuple[str, ...]  # fields of smaps that this memacct does not know
+    columns: dict[str, list[Any]]  # as ``rows``, without numpy; kind is its name
+    _fields: ClassVar[tuple[str, ...]]
+    @property
+    def rows(self) -> np.ndarray[Any, Any]: ...
+    def by_kind(self) -> dict[str, MappingTotals]:
+        """Sums by kind, by rss, largest first."""
+
+    def by_file(self) -> dict[str, MappingTotals]:
+        """Sums by path, by rss, largest first; a deleted file's name ends in " (deleted)"."""
+
+    def top(self, n: int = 10, by: str = "rss_bytes") -> tuple[Mapping, ...]:
+        """The n mappings with the most of a size. ValueError: a size that is not known here."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a mapping, kind and path as text. ImportError without pandas."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping: ...
+    def __sub__(self, other: Mappings) -> MappingsDelta: ...
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Mappings: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+def read_mappings(pid: int = 0) -> Mappings:
+    """Reads /proc/<pid>/smaps; 0: this process. Walks the page tables, 10 ms per GiB.
+
+    Raises SourceUnavailableError (no such process, not permitted, no memory of its own),
+    SourceReadError, SourceFormatError.
+    """
+
+def parse_smaps(text: bytes, chunk_bytes: int = 32768) -> Mappings:
+    """The parser behind it, fed in pieces; kinds, held and reclaimable are not set."""
 
 # ---------------------------------------------------------------- device
 
@@ -326,6 +478,7 @@ class Snapshot:
     span_ns: int  # from the first reading to the last
     pid: int
     host: HostMemory
+    mappings: Mappings | None  # with the tiers 'residency' and 'mappings'
     cgroup: CgroupMemory | None
     system: SystemMemory | None
     devices: tuple[DeviceMemory, ...] | None

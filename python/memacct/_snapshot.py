@@ -28,6 +28,11 @@ def difference(after: Snapshot, before: Snapshot) -> SnapshotDelta:
         pid=after.pid,
         elapsed_ns=after.taken_ns - before.taken_ns,
         host=HostDelta.between(after.host, before.host),
+        mappings=(
+            None
+            if after.mappings is None or before.mappings is None
+            else after.mappings - before.mappings
+        ),
         cgroup=_cgroup_difference(after, before),
         system=(
             None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from memacct._mapping_delta import MappingsDelta
+
 
 def _sum(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else a + b
@@ -158,6 +160,7 @@ class SnapshotDelta:
     pid: int
     elapsed_ns: int
     host: HostDelta
+    mappings: MappingsDelta | None
     cgroup: CgroupDelta | None
     system: SystemDelta | None
     devices: tuple[DeviceDelta, ...] | None
@@ -171,6 +174,11 @@ class SnapshotDelta:
             pid=self.pid,
             elapsed_ns=self.elapsed_ns + other.elapsed_ns,
             host=self.host + other.host,
+            mappings=(
+                None
+                if self.mappings is None or other.mappings is None
+                else self.mappings + other.mappings
+            ),
             cgroup=_sum_terms(self.cgroup, other.cgroup),
             system=_sum_terms(self.system, other.system),
             devices=joined(self.devices, other.devices, DeviceDelta, DeviceDelta.__add__),
@@ -182,6 +190,7 @@ class SnapshotDelta:
             pid=self.pid,
             elapsed_ns=-self.elapsed_ns,
             host=-self.host,
+            mappings=None if self.mappings is None else -self.mappings,
             cgroup=None if self.cgroup is None else -self.cgroup,
             system=None if self.system is None else -self.system,
             devices=None if self.devices is None else tuple(-device for device in self.devices),
@@ -194,6 +203,8 @@ class SnapshotDelta:
             for name, value in terms.changes():
                 sign = "+" if value > 0 else ""
                 lines.append(f"  {title:<10} {name:<16} {sign + format_bytes(value):>14}")
+        if self.mappings is not None and self.mappings.kinds:
+            lines.append(str(self.mappings))
         return "\n".join(lines)
 
     def _groups(self) -> Iterator[tuple[str, _Terms]]:

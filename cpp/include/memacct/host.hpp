@@ -1,8 +1,9 @@
-// This process's memory as the kernel accounts it, in three tiers of cost.
+// This process's memory as the kernel accounts it, in tiers of cost.
 #pragma once
 #include <cstdint>
 #include <optional>
 
+#include "memacct/mapping_table.hpp"
 #include "memacct/proc_text.hpp"
 
 namespace memacct {
@@ -11,6 +12,8 @@ enum class HostTier : std::uint8_t {
   kCounters,   // statm: about a microsecond
   kBreakdown,  // status: about ten
   kRollup,     // status and smaps_rollup: walks the page tables, ~10 ms per GiB of 4 KiB pages
+  kResidency,  // status, and what of each mapping is resident: a third of a walk
+  kMappings,   // status and smaps: the walk, and 1-2 us a mapping
 };
 
 /// What a tier does not know is nullopt.
@@ -35,12 +38,14 @@ struct HostMemory {
   /// hugetlb pages. The rollup adds file-backed pages that are dirty, as a lower bound: the
   /// kernel counts all dirty pages together, so dirty file pages hide behind anonymous or
   /// shmem pages that are clean. Not in it: what was swapped out, and page cache that this
-  /// process has dirtied by write() without mapping it.
+  /// process has dirtied by write() without mapping it. The mappings tell held and reclaimable
+  /// exactly (mapping_kind.hpp, split_held): there rss_exact = held - hugetlb + reclaimable.
   std::optional<std::uint64_t> held_bytes;
   /// The rest of rss: page cache that the kernel can drop. rss = held - hugetlb + reclaimable.
   /// Some of it may be dirty (breakdown) or locked (VmLck), and is then not dropped at once.
   std::optional<std::uint64_t> reclaimable_bytes;
-  // rollup; exact; uss <= pss <= rss_exact
+  // rollup and mappings; exact; uss <= pss <= rss_exact. Of the residency, rss_exact alone. The
+  // sum of smaps' pss is up to 1 KiB a mapping below the rollup's: each is rounded down.
   std::optional<std::uint64_t> rss_exact_bytes;
   std::optional<std::uint64_t> pss_bytes;
   std::optional<std::uint64_t> pss_anon_bytes;
@@ -60,13 +65,20 @@ struct HostMemory {
 [[nodiscard]] HostMemory host_from_statm(Statm const& statm) noexcept;
 [[nodiscard]] HostMemory host_from_status(Status const& status) noexcept;
 [[nodiscard]] HostMemory host_from_rollup(Status const& status, SmapsRollup const& rollup) noexcept;
+/// Of either source; the tier is that of the table's source.
+[[nodiscard]] HostMemory host_from_mappings(Status const& status,
+                                            MappingTable const& mappings) noexcept;
 
-/// Reads this process.
-/// @throws SourceUnavailableError (a kernel without smaps_rollup), SourceReadError,
+/// Reads this process, in one of the first three tiers.
+/// @throws std::invalid_argument for the others; SourceUnavailableError (a kernel without
+/// smaps_rollup), SourceReadError,
 ///   SourceFormatError.
 /// Cost: one pread of a kept fd for counters and breakdown, two for rollup; no allocation.
 /// Source: /proc/self/{statm,status,smaps_rollup}.
 [[nodiscard]] HostMemory read_host(HostTier tier);
+
+/// What status says of this process; what host_from_mappings() needs. @throws as read_host.
+[[nodiscard]] Status read_status();
 
 /// Reads the machine. @throws as read_host.
 /// Source: /proc/meminfo.

@@ -8,6 +8,7 @@
 #include "memacct/cgroup.hpp"
 #include "memacct/device.hpp"
 #include "memacct/host.hpp"
+#include "memacct/mapping_table.hpp"
 
 namespace memacct {
 
@@ -26,6 +27,7 @@ struct Snapshot {
   std::uint64_t span_ns{};   // until after the last
   std::int32_t pid{};
   HostMemory host;
+  std::optional<MappingTable> mappings;  // nullopt: not asked for, or no source here
   std::optional<CgroupMemory> cgroup;
   std::optional<SystemMemory> system;
   std::optional<std::vector<DeviceMemory>> devices;  // nullopt: not asked for, or no driver
@@ -50,8 +52,9 @@ struct SnapshotRequest {
 ///
 /// `with_devices` is what reads_devices() said: where it is false, no device is looked for.
 ///
-/// A source that is not on this machine leaves its part empty; without smaps_rollup the host
-/// part is the breakdown, as its tier says. @throws every other error of the sources.
+/// A source that is not on this machine leaves its part empty; without smaps_rollup, or without
+/// smaps, the host part is the breakdown, and without the residency's it is the mappings: its
+/// tier says what it is. @throws every other error of the sources.
 [[nodiscard]] Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices,
                                      std::uint64_t taken_ns,
                                      std::optional<std::vector<AllocatorMemory>> allocators);

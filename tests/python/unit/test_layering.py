@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PYTHON = [
     {"_units", "_errors"},
-    {"_core", "_types", "_mappings"},
-    {"_convert"},
+    {"_mapping_delta"},
+    {"_core", "_types"},
+    {"_convert", "_mappings"},
     {"_snapshot", "_sampler"},
     {"_timeline", "accounting"},
     {"profile", "reservations", "planning", "doctor"},
@@ -26,7 +27,7 @@ CPP = [
     {"text", "proc_file", "dylib", "ring", "mapping_totals"},
     {"proc_text", "cgroup_text", "mapping_kind", "nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text"},
-    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "residency", "visible_devices"},
     {"identity", "fingerprint", "nvml_session"},
     {"device"},
     {"device_session"},

@@ -57,9 +57,12 @@ def test_wrong_calls_are_type_errors(
         memacct.snapshot(*args, **kwargs)
 
 
-@pytest.mark.parametrize("host", ["", "Counters", "mappings", None, 1, b"counters"])
+@pytest.mark.parametrize("host", ["", "Counters", "smaps", None, 1, b"counters"])
 def test_an_unknown_tier_names_the_allowed_ones(host: Any) -> None:
-    with pytest.raises(ValueError, match="host must be one of 'counters', 'breakdown', 'rollup'"):
+    with pytest.raises(
+        ValueError,
+        match="host must be one of 'counters', 'breakdown', 'rollup', 'residency', 'mappings'",
+    ):
         memacct.snapshot(host)
 
 
