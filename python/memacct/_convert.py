@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memacct import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 T = TypeVar("T")
 
@@ -30,14 +30,15 @@ NESTED: dict[str, dict[str, str]] = {
 }
 
 
-def to_dict(reading: Any) -> dict[str, Any]:
+def to_dict(reading: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     """Returns a reading or a delta as a dict that JSON can hold: structs are dicts, tuples lists.
 
     Args:
         reading: any native struct of ``memacct._core`` or dataclass of ``memacct._types``.
+        without: fields to leave out; read back, they are unknown.
     """
     names = [field.name for field in fields(reading)] if is_dataclass(reading) else reading._fields
-    return {name: _plain(getattr(reading, name)) for name in names}
+    return {name: _plain(getattr(reading, name)) for name in names if name not in without}
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
+import mmap
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import cpu_host
@@ -27,7 +30,7 @@ DRIFT_BYTES = 16 * MIB
 
 
 def held_bytes() -> int:
-    held = _core.snapshot("rollup", None).host.held_bytes
+    held = _core.snapshot("mappings", None).host.held_bytes
     assert held is not None
     return held
 
@@ -80,6 +83,27 @@ def test_held_memory_is_subtracted_and_both_numbers_are_told(
     assert told["stock_bytes"] == REQUESTED_BYTES - node.rss_bytes
     assert told["available_bytes"] == LARGE_BYTES
     assert not told["clamped"]
+    assert sum(told["held_by_kind"].values()) == told["held_bytes"]
+    assert "mappings" not in told["snapshot"]
+    assert told["snapshot"]["host"]["tier"] == "mappings"
+
+
+def test_locked_file_pages_are_held() -> None:
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    size = ctypes.c_size_t(64 * MIB)
+    with tempfile.TemporaryFile(dir=".") as file:
+        file.truncate(64 * MIB)
+        # Read-only, so that locking it brings in page cache and no copies.
+        place = ctypes.c_void_p(
+            libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_PRIVATE, file.fileno(), 0)
+        )
+        before = budget(session())
+        if libc.mlock(place, size) != 0:
+            pytest.skip("this process may not lock 64 MiB")
+        locked = budget(session())
+        assert libc.munmap(place, size) == 0
+    assert locked == about(before - 64 * MIB)
 
 
 def test_what_stock_would_not_have_started_with_is_said(

@@ -127,9 +127,9 @@ class CPUSession:
     # ---------------------------------------------------------------- deciding
 
     def _decide(self, read: Callable[[], Available] | None) -> CPUReport:
-        # Once per start, and the only way to tell dirty file pages: a walk of the page
-        # tables, about 10 ms per GiB.
-        reading = _core.snapshot("rollup", None, limits=True)
+        # Once per start, and the only way to tell dirty and locked file pages exactly: a walk
+        # of the page tables, about 10 ms per GiB.
+        reading = _core.snapshot("mappings", None, limits=True)
         held = reading.host.held_bytes
         if held is None:
             raise ValueError("the kernel does not tell anonymous from file memory")
