@@ -125,7 +125,7 @@ AllocatorReader allocator_reader;
 bool is_cheap(HostTier tier) { return tier == HostTier::kCounters || tier == HostTier::kBreakdown; }
 
 bool parse_limits(PyObject* value, HostTier tier) {
-  if (value == nullptr || value == Py_None) return !is_cheap(tier);
+  if (value == nullptr || value == Py_None) return tier == HostTier::kRollup;
   auto const truth = PyObject_IsTrue(value);
   if (truth < 0) throw py::error_already_set();
   return truth == 1;
@@ -181,8 +181,7 @@ constexpr char const* kSnapshotDoc =
     "        every mapping, and their exact sums).\n"
     "    devices: 'auto' (those on which this process holds a CUDA context), 'all' that NVML\n"
     "        lists, CUDA ordinals and UUIDs, or None.\n"
-    "    limits: whether to read the control group and the machine too; default: with the tiers\n"
-    "        that walk the page tables.\n\n"
+    "    limits: whether to read the control group and the machine too; default: with 'rollup'.\n\n"
     "Returns:\n"
     "    A Snapshot. Read in this order: clock, allocators (if devices are read and a reader is\n"
     "    set), host, limits, devices, clock. What is not on this machine is None. host.tier says\n"
