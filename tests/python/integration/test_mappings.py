@@ -390,7 +390,10 @@ def test_a_delta_needs_mappings_on_both_sides() -> None:
 
 
 def test_another_process_is_read_by_its_pid() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
         mappings = _core.read_mappings(child.pid)
         assert mappings.pid == child.pid
         assert "heap" in mappings.by_kind()
