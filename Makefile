@@ -3,9 +3,10 @@
 #   make test          everything but engines; a few minutes from nothing
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
 #   make bench         what memacct's own calls cost
+#   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
 #   make check         format, lint and types
 #   make clean         removes builds and environments
-# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS and DEMO_ARGS can be set on the command line.
+# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -13,11 +14,12 @@ VENV_GPU ?= .venv-gpu
 VENV_CPU ?= .venv-cpu
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+FUZZ_RUNS ?= 10000000
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines bench check clean prerequisites install wheel
+.PHONY: demo test test-engines bench fuzz check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -116,6 +118,31 @@ test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.sta
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench
 	@for bench in bench/python/*.py; do echo "== $$bench"; $(VENV)/bin/python $$bench; done
+
+# ---- fuzzing
+
+CLANGXX ?= $(shell command -v clang++ || compgen -c clang++- | sort -rV | head -1)
+FUZZ_TARGETS := smaps kernel_text
+FUZZ_SOURCES := $(addprefix cpp/src/,smaps_text.cpp mapping_kind.cpp proc_text.cpp cgroup_text.cpp process_tree.cpp process.cpp)
+# Undefined behaviour ends the run, and so does a misused view (libstdc++'s assertions).
+FUZZ_FLAGS := -std=c++20 -O2 -g1 -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined -fno-sanitize-recover=all -Icpp/include
+# The corpus in build/ grows; what is worth keeping goes to tests/data/fuzz (see tests/cpp/README.md).
+FUZZ_ENV := ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=2
+
+fuzz: $(FUZZ_TARGETS:%=build/fuzz/fuzz_%)
+	@for target in $(FUZZ_TARGETS); do \
+	  printf '\033[1m== fuzz_%s: %s runs\033[0m\n' $$target $(FUZZ_RUNS); \
+	  mkdir -p build/fuzz/corpus/$$target; \
+	  $(FUZZ_ENV) build/fuzz/fuzz_$$target -runs=$(FUZZ_RUNS) -max_len=1024 -dict=tests/cpp/fuzz_smaps.dict -print_funcs=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$target tests/data/fuzz/$$target; \
+	done
+
+# Coverage is asked of the parsers, not of the checks: those would only distract.
+build/fuzz/fuzz_%: tests/cpp/fuzz_%.cpp tests/cpp/fuzz_check.hpp $(FUZZ_SOURCES) $(wildcard cpp/include/memacct/*.hpp)
+	@test -n "$(CLANGXX)" || { echo "make fuzz needs clang++ with libFuzzer: install it (Debian: apt-get install clang) or set CLANGXX"; exit 1; }
+	@mkdir -p build/fuzz
+	$(CLANGXX) $(FUZZ_FLAGS) -c $< -o $@.o
+	$(CLANGXX) $(FUZZ_FLAGS) -fsanitize=fuzzer $@.o $(FUZZ_SOURCES) -o $@
 
 $(VENV)/.stamp-check: pyproject.toml | $(VENV)/.stamp-tools
 	@$(VENV)/bin/python $(PIP) install -q --group check

@@ -139,6 +139,7 @@ std::optional<ProcessStat> parse_stat(std::string_view text) {
     if (start == std::string_view::npos) return std::nullopt;
     text.remove_prefix(start);
     auto const token = text.substr(0, text.find_first_of(" \n"));
+    if (token.empty()) return std::nullopt;
     text.remove_prefix(token.size());
     if (field == 3) stat.state = token.front();
     if (field == 4) {
