@@ -6,6 +6,7 @@
 
 #include "bindings.hpp"
 #include "mapping_rows.hpp"
+#include "memacct/mapping_kind.hpp"
 #include "memacct/mapping_totals.hpp"
 #include "memacct/mappings.hpp"
 #include "memacct/smaps_text.hpp"
@@ -220,14 +221,20 @@ MappingTable make_mappings(py::sequence const& values) {
   return table;
 }
 
-MappingTable parse_chunked(py::bytes const& text, std::size_t chunk_bytes) {
+MappingTable parse_chunked(py::bytes const& text, std::size_t chunk_bytes,
+                           std::optional<py::bytes> const& mountinfo) {
   auto rest = static_cast<std::string_view>(text);
   auto const read = [&rest](char* buffer, std::size_t size) {
     auto const count = rest.copy(buffer, size);
     rest.remove_prefix(count);
     return count;
   };
-  return parse_smaps(read, SmapsParser("smaps"), chunk_bytes);
+  auto table = parse_smaps(read, SmapsParser("smaps"), chunk_bytes);
+  if (mountinfo) {
+    classify(table, parse_mounted_types(static_cast<std::string_view>(*mountinfo)));
+    split_held(table);
+  }
+  return table;
 }
 
 /// Calls a function of memacct._mappings, where what needs Python's libraries is.
@@ -298,7 +305,8 @@ void bind_mappings(py::module_& m) {
   m.attr("VM_FLAGS") = flags;
   m.def("read_mappings", &read_mappings, py::arg("pid") = 0,
         py::call_guard<py::gil_scoped_release>());
-  m.def("parse_smaps", &parse_chunked, py::arg("text"), py::arg("chunk_bytes") = 32768);
+  m.def("parse_smaps", &parse_chunked, py::arg("text"), py::arg("chunk_bytes") = 32768,
+        py::arg("mountinfo") = py::none());
 }
 
 }  // namespace memacct::bindings

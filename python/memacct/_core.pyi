@@ -305,8 +305,8 @@ def read_mappings(pid: int = 0) -> Mappings:
     SourceReadError, SourceFormatError.
     """
 
-def parse_smaps(text: bytes, chunk_bytes: int = 32768) -> Mappings:
-    """The parser behind it, fed in pieces; kinds, held and reclaimable are not set."""
+def parse_smaps(text: bytes, chunk_bytes: int = 32768, mountinfo: bytes | None = None) -> Mappings:
+    """The parser behind it, fed in pieces; without mountinfo kinds, held, reclaimable are not set."""
 
 # ---------------------------------------------------------------- device
 

@@ -158,7 +158,7 @@ def test_libraries_and_programs_are_told_from_files(folder: Path) -> None:
 def test_shared_memory_by_descriptor_and_by_path() -> None:
     descriptor = os.memfd_create("pool")
     os.truncate(descriptor, MIB)
-    path = Path(f"/dev/shm/memacct-test-{os.getpid()}")  # noqa: S108 (what is tested)
+    path = Path(f"/dev/shm/memacct-test-{os.getpid()}")
     path.write_bytes(bytes(MIB))
     try:
         with touch(mmap.mmap(descriptor, MIB)) as memory, touch(map_file(path)) as file:

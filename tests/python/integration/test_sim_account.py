@@ -162,7 +162,7 @@ print(flush=True); input()
 
 def test_the_machine_is_gone_at_the_end() -> None:
     with SimulatedGpu() as gpu:
-        path = f"/dev/shm/memacct_sim.{gpu.machine}"  # noqa: S108
+        path = f"/dev/shm/memacct_sim.{gpu.machine}"
         assert os.path.exists(path)  # noqa: PTH110
     assert not os.path.exists(path)  # noqa: PTH110
 

@@ -22,7 +22,7 @@ MEMACCT = [sys.executable, "-m", "memacct", "sim"]
 def machine() -> Iterator[str]:
     name = f"cli-{secrets.token_hex(4)}"
     yield name
-    Path(f"/dev/shm/memacct_sim.{name}").unlink(missing_ok=True)  # noqa: S108
+    Path(f"/dev/shm/memacct_sim.{name}").unlink(missing_ok=True)
 
 
 def memacct(*arguments: str) -> subprocess.CompletedProcess[str]:
