@@ -306,7 +306,7 @@ def read_mappings(pid: int = 0) -> Mappings:
     """
 
 def parse_smaps(text: bytes, chunk_bytes: int = 32768, mountinfo: bytes | None = None) -> Mappings:
-    """The parser behind it, fed in pieces; without mountinfo kinds, held, reclaimable are not set."""
+    """The parser behind it, fed in pieces; without mountinfo, kinds and held are not set."""
 
 # ---------------------------------------------------------------- device
 

@@ -103,7 +103,7 @@ def test_a_file_is_a_program_if_any_part_of_it_can_run() -> None:
         ("", NO_FILE, {"Rss": 64, "Private_Dirty": 24, "Anonymous": 64, "LazyFree": 40}, 24),
         # anonymous and clean (read back from swap): it would have to be written again
         ("", NO_FILE, {"Rss": 64, "Private_Clean": 64, "Anonymous": 64}, 64),
-        # files: what is dirty
+        # what is dirty of a file
         ("/f", {}, {"Rss": 64, "Shared_Clean": 64}, 0),
         ("/f", {}, {"Rss": 64, "Shared_Clean": 40, "Shared_Dirty": 16, "Private_Dirty": 8}, 24),
         # a private mapping's copies are anonymous; the rest of its dirty pages are the file's
