@@ -12,6 +12,7 @@ namespace py = pybind11;
 void bind_errors(py::module_& m);
 void bind_host(py::module_& m);
 void bind_mappings(py::module_& m);
+void bind_residency(py::module_& m);
 void bind_device(py::module_& m);
 void bind_device_rules(py::module_& m);
 void bind_snapshot(py::module_& m);

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bindings::bind_errors(m);
   bindings::bind_host(m);
   bindings::bind_mappings(m);
+  bindings::bind_residency(m);
   bindings::bind_device(m);
   bindings::bind_device_rules(m);
   bindings::bind_snapshot(m);

@@ -308,6 +308,21 @@ def read_mappings(pid: int = 0) -> Mappings:
 def parse_smaps(text: bytes, chunk_bytes: int = 32768, mountinfo: bytes | None = None) -> Mappings:
     """The parser behind it, fed in pieces; without mountinfo, kinds and held are not set."""
 
+def read_residency(pid: int = 0) -> Mappings | None:
+    """Reads what of each mapping is resident, without smaps: 5 ms per GiB and 1 us a mapping.
+
+    By PROCMAP_QUERY (Linux 6.11) and PAGEMAP_SCAN (6.7); None where the kernel does not offer
+    both, or a mapping's name is longer than PATH_MAX. On a process that stands still the rows
+    and their rss_bytes are those of smaps; the other sizes are None. Raises as read_mappings.
+    """
+
+# Its parts, for tests.
+
+def read_residency_from(pid: int, maps_fd: int, pagemap_fd: int) -> Mappings | None: ...
+def join_regions(
+    mappings: Sequence[tuple[int, int]], scans: Sequence[Sequence[tuple[int, int]]]
+) -> list[int]: ...
+
 # ---------------------------------------------------------------- device
 
 @final

@@ -24,11 +24,11 @@ PYTHON = [
 ]
 CPP = [
     {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
-    {"text", "proc_file", "dylib", "ring", "mapping_totals"},
+    {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"},
     {"proc_text", "cgroup_text", "mapping_kind", "nvml_api", "nvml_reading", "cuda_api"},
-    {"smaps_text"},
-    {"host", "cgroup", "mappings", "process_list", "process_tree", "residency", "visible_devices"},
-    {"identity", "fingerprint", "nvml_session"},
+    {"smaps_text", "page_regions"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
+    {"identity", "fingerprint", "nvml_session", "residency"},
     {"device"},
     {"device_session"},
     {"device_reader"},
