@@ -77,7 +77,8 @@ void bind_texts(py::module_& m) {
               Field{"pss_file_bytes", &SmapsRollup::pss_file_bytes},
               Field{"pss_shmem_bytes", &SmapsRollup::pss_shmem_bytes},
               Field{"anonymous_bytes", &SmapsRollup::anonymous_bytes},
-              Field{"swap_pss_bytes", &SmapsRollup::swap_pss_bytes});
+              Field{"swap_pss_bytes", &SmapsRollup::swap_pss_bytes},
+              Field{"private_hugetlb_bytes", &SmapsRollup::private_hugetlb_bytes});
 }
 
 /// Only Python bytes: a str would have to be encoded, and the texts are bytes.

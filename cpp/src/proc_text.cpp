@@ -122,7 +122,7 @@ Status parse_status(std::string_view text) {
 }
 
 SmapsRollup parse_smaps_rollup(std::string_view text) {
-  static constexpr std::array<KibLine, 11> kLines{{{"Rss", true},
+  static constexpr std::array<KibLine, 12> kLines{{{"Rss", true},
                                                    {"Pss", true},
                                                    {"Shared_Clean", true},
                                                    {"Shared_Dirty", true},
@@ -132,6 +132,7 @@ SmapsRollup parse_smaps_rollup(std::string_view text) {
                                                    {"Pss_File"},
                                                    {"Pss_Shmem"},
                                                    {"Anonymous"},
+                                                   {"Private_Hugetlb"},
                                                    {"SwapPss"}}};
   auto const values = read_kib_lines(text, kSmapsRollup, kLines);
   return {.rss_bytes = *values[0],
@@ -144,7 +145,8 @@ SmapsRollup parse_smaps_rollup(std::string_view text) {
           .pss_file_bytes = values[7],
           .pss_shmem_bytes = values[8],
           .anonymous_bytes = values[9],
-          .swap_pss_bytes = values[10]};
+          .swap_pss_bytes = values[11],
+          .private_hugetlb_bytes = values[10]};
 }
 
 SystemMemory parse_meminfo(std::string_view text) {

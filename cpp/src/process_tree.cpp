@@ -19,6 +19,9 @@ namespace {
 // the simulated GPU's shared memory.
 constexpr std::array<std::string_view, 3> kDeviceMarkers{"/dev/nvidia", "/dev/dxg",
                                                          "/dev/shm/memacct_sim."};
+// Flags of include/linux/sched.h: PF_FORKNOEXEC, PF_KTHREAD.
+constexpr std::uint64_t kForkedOnly = 0x00000040;
+constexpr std::uint64_t kKernelThread = 0x00200000;
 constexpr int kLongestChain = 1024;  // a chain of parents that is longer has a loop in it
 
 template <typename T>
@@ -51,17 +54,6 @@ std::optional<std::string> read_link(std::string const& path) {
   auto const length = ::readlink(path.c_str(), target.data(), target.size());
   if (length < 0) return std::nullopt;
   return std::string(target.data(), static_cast<std::size_t>(length));
-}
-
-/// The names in a directory that are numbers; nullopt if it cannot be read.
-std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
-  std::unique_ptr<DIR, int (*)(DIR*)> const directory(::opendir(path.c_str()), &::closedir);
-  if (!directory) return std::nullopt;
-  std::vector<std::uint32_t> numbers;
-  while (auto const* const entry = ::readdir(directory.get())) {
-    if (auto const number = to_number<std::uint32_t>(entry->d_name)) numbers.push_back(*number);
-  }
-  return numbers;
 }
 
 /// The pid that was given out last in our pid namespace: the last field of /proc/loadavg. It is
@@ -112,6 +104,16 @@ std::vector<std::uint32_t> outer_pids_of(std::string_view status, std::uint32_t 
 
 }  // namespace
 
+std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
+  std::unique_ptr<DIR, int (*)(DIR*)> const directory(::opendir(path.c_str()), &::closedir);
+  if (!directory) return std::nullopt;
+  std::vector<std::uint32_t> numbers;
+  while (auto const* const entry = ::readdir(directory.get())) {
+    if (auto const number = to_number<std::uint32_t>(entry->d_name)) numbers.push_back(*number);
+  }
+  return numbers;
+}
+
 SelfNames read_self_names() {
   SelfNames names;
   names.pid = static_cast<std::uint32_t>(::getpid());
@@ -128,14 +130,36 @@ SelfNames read_self_names() {
   return names;
 }
 
+namespace {
+
+/// The numbers of a stat line that are read, by their place in it (proc_pid_stat(5)).
+struct StatNumbers {
+  std::optional<std::uint64_t> flags;        // 9
+  std::optional<std::uint64_t> threads;      // 20
+  std::optional<std::uint64_t> start_code;   // 26: 1 if we may not know, 0 without memory
+  std::optional<std::uint64_t> stack_start;  // 28: 0 in both cases
+};
+
+void interpret(StatNumbers const& numbers, ProcessStat& stat) {
+  stat.kernel_thread = (numbers.flags.value_or(0) & kKernelThread) != 0;
+  stat.executed = (numbers.flags.value_or(kForkedOnly) & kForkedOnly) == 0;
+  bool const leaderless = numbers.start_code == 0U && numbers.threads.value_or(0) > 1;
+  bool const hidden = numbers.start_code == 1U || !numbers.start_code;
+  if (!hidden && !leaderless) stat.stack_start = numbers.stack_start;
+}
+
+}  // namespace
+
 std::optional<ProcessStat> parse_stat(std::string_view text) {
   // The command, in parentheses, may itself hold spaces and parentheses.
   auto const close = text.rfind(')');
   if (close == std::string_view::npos) return std::nullopt;
   text.remove_prefix(close + 1);
   ProcessStat stat;
-  for (int field = 3; field <= 22; ++field) {
+  StatNumbers numbers;
+  for (int field = 3; field <= 28; ++field) {
     auto const start = text.find_first_not_of(' ');
+    if (start == std::string_view::npos && field > 22) break;  // all that must be there was
     if (start == std::string_view::npos) return std::nullopt;
     text.remove_prefix(start);
     auto const token = text.substr(0, text.find_first_of(" \n"));
@@ -147,12 +171,17 @@ std::optional<ProcessStat> parse_stat(std::string_view text) {
       if (!parent) return std::nullopt;
       stat.parent_pid = *parent;
     }
+    if (field == 9) numbers.flags = to_number<std::uint64_t>(token);
+    if (field == 20) numbers.threads = to_number<std::uint64_t>(token);
     if (field == 22) {
       auto const ticks = to_number<std::uint64_t>(token);
       if (!ticks) return std::nullopt;
       stat.start_ticks = *ticks;
     }
+    if (field == 26) numbers.start_code = to_number<std::uint64_t>(token);
+    if (field == 28) numbers.stack_start = to_number<std::uint64_t>(token);
   }
+  interpret(numbers, stat);
   return stat;
 }
 

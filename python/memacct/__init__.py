@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memacct._core import Snapshot, __version__, snapshot
+from memacct._core import Snapshot, TreeSnapshot, __version__, snapshot, snapshot_tree
 from memacct._errors import (
     BudgetError,
     ConfigError,
@@ -32,8 +32,10 @@ __all__ = [
     "SourceFormatError",
     "SourceReadError",
     "SourceUnavailableError",
+    "TreeSnapshot",
     "__version__",
     "snapshot",
+    "snapshot_tree",
 ]
 
 

@@ -26,6 +26,8 @@ NESTED: dict[str, dict[str, str]] = {
         "devices": "DeviceMemory",
         "torch": "AllocatorMemory",
     },
+    "ProcessMemory": {"host": "HostMemory"},
+    "TreeSnapshot": {"processes": "ProcessMemory"},
     "DeviceMemory": {"processes": "ProcessUsage", "attribution": "Attribution"},
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from memacct._mapping_delta import MappingsDelta
+from memacct._tree import TreeDelta
 from memacct._types import SnapshotDelta
 
 __version__: str
@@ -149,6 +150,7 @@ class SmapsRollup:
     pss_shmem_bytes: int | None
     anonymous_bytes: int | None
     swap_pss_bytes: int | None
+    private_hugetlb_bytes: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> SmapsRollup: ...
@@ -512,6 +514,98 @@ def snapshot(
 ) -> Snapshot:
     """Reads all sources at one barrier; ``help(memacct.snapshot)`` says all."""
 
+# ---------------------------------------------------------------- process tree
+
+ProcessState = Literal["read", "partial", "denied", "gone", "zombie", "kernel", "shared"]
+_Bounds = tuple[int | None, int | None]  # (low, high), both inclusive
+
+@final
+class TreeMember:
+    """A process as it was found; pid and start time name it for ever."""
+
+    pid: int
+    parent_pid: int
+    start_ticks: int  # since boot
+    depth: int  # 0: asked for; 1: a child of one, ...
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> TreeMember: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class ProcessMemory:
+    """The memory of any process, and how far reading it came.
+
+    state: "read"; "partial" (smaps_rollup is denied or not there: host.tier says what was read);
+    "denied"; "gone" (ended before or while it was read); "zombie" (ended, holds nothing);
+    "kernel" (a kernel thread); "shared" (runs in its parent's address space, counted there).
+    """
+
+    pid: int
+    parent_pid: int
+    start_ticks: int
+    depth: int
+    state: ProcessState
+    reason: str  # the file and its error, where one tells
+    name: str  # the command, at most 15 bytes
+    title: str  # its arguments, or the title it gave itself
+    role: str | None  # engine_core, worker, api_server, ..., python, shell
+    rank: str | None  # "DP0", "PP1_TP0", "0": what follows the role in the title
+    host: HostMemory | None
+    private_hugetlb_bytes: int | None  # its end gives them back to their pool
+    # What its end frees at once of the pages that it maps. Low: anonymous pages that it alone
+    # maps; high: pss. In between: page cache and shmem of its own, which stay for now. Swap,
+    # hugetlb and the kernel's own memory are in neither. low <= host.uss_bytes <= high.
+    freed_bounds_bytes: _Bounds | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> ProcessMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class TreeSnapshot:
+    """Processes and all their descendants. Sums are None where a tier does not tell them."""
+
+    taken_ns: int  # CLOCK_MONOTONIC before the search for the processes
+    span_ns: int  # until after the last reading
+    tier: HostTier
+    root_pids: tuple[int, ...]
+    processes: tuple[ProcessMemory, ...]  # roots first, each followed by its descendants
+    processes_count: int
+    unread_count: int  # gone, denied or partial
+    complete: bool  # all were found and read; otherwise the sums are lower bounds
+    rss_bytes: int | None  # counts a page as often as it is mapped
+    pss_bytes: int | None  # counts it once
+    pss_anon_bytes: int | None
+    pss_file_bytes: int | None
+    pss_shmem_bytes: int | None
+    uss_bytes: int | None
+    swap_bytes: int | None  # counts a page as often as it is mapped
+    swap_pss_bytes: int | None
+    private_hugetlb_bytes: int | None
+    # What the end of all of them frees at once. Low: pss_anon if nobody else can share such pages,
+    # else the sum of the processes' lows. High: pss, which counts whole what only the tree maps;
+    # None unless complete.
+    freed_bounds_bytes: _Bounds | None
+    def __sub__(self, before: TreeSnapshot, /) -> TreeDelta: ...
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> TreeSnapshot: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+def snapshot_tree(
+    pid: int | Sequence[int] | None = None,
+    *,
+    host: Literal["counters", "breakdown", "rollup"] = "rollup",
+) -> TreeSnapshot:
+    """Reads processes and all their descendants; ``help(memacct.snapshot_tree)`` says all."""
+
+# Its two steps and its pure rules, for their tests.
+def _find_members(roots: Sequence[int]) -> list[TreeMember]: ...
+def _read_members(members: Sequence[TreeMember], tier: HostTier) -> TreeSnapshot: ...
+def _freed_bounds(host: HostMemory) -> _Bounds | None: ...
+def _title_from_cmdline(text: bytes) -> str: ...
+def _role_of(title: str, name: str = "") -> tuple[str | None, str | None]: ...
 def set_allocator_reader(
     reader: Callable[[], Sequence[AllocatorMemory] | None] | None,
 ) -> None: ...

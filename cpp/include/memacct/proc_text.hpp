@@ -34,7 +34,7 @@ struct Status {
   bool operator==(Status const&) const = default;
 };
 
-/// /proc/self/smaps_rollup, Linux >= 4.14. Hugetlb pages are in none of these.
+/// /proc/self/smaps_rollup, Linux >= 4.14. Hugetlb pages are in none but the last of these.
 struct SmapsRollup {
   std::uint64_t rss_bytes{};
   std::uint64_t pss_bytes{};
@@ -47,6 +47,7 @@ struct SmapsRollup {
   std::optional<std::uint64_t> pss_shmem_bytes;
   std::optional<std::uint64_t> anonymous_bytes;
   std::optional<std::uint64_t> swap_pss_bytes;
+  std::optional<std::uint64_t> private_hugetlb_bytes;
   bool operator==(SmapsRollup const&) const = default;
 };
 

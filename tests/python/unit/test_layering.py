@@ -14,7 +14,7 @@ PYTHON = [
     {"_mapping_delta"},
     {"_core", "_types"},
     {"_convert", "_mappings"},
-    {"_snapshot", "_sampler"},
+    {"_snapshot", "_sampler", "_tree"},
     {"_timeline", "accounting"},
     {"profile", "reservations", "planning", "doctor"},
     {"report", "sim"},
@@ -24,15 +24,16 @@ PYTHON = [
 ]
 CPP = [
     {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
-    {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"},
+    {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
+    | {"process_folder", "process_title"},
     {"proc_text", "cgroup_text", "mapping_kind", "nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
-    {"identity", "fingerprint", "nvml_session", "residency"},
+    {"identity", "fingerprint", "nvml_session", "residency", "process_memory"},
     {"device"},
     {"device_session"},
     {"device_reader"},
-    {"snapshot", "device.cpp"},  # device.hpp is the face of the three below it
+    {"snapshot", "tree_snapshot", "device.cpp"},  # device.hpp is the face of the three below it
     {"sampler", "recorder"},
 ]
 ONLY_IN = {
