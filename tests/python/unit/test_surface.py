@@ -23,10 +23,12 @@ def test_all_lists_exactly_the_visible_names() -> None:
         and not isinstance(value, types.ModuleType)
     }
     assert sorted(memacct.__all__) == memacct.__all__
-    # Loaded when it is asked for.
-    assert set(memacct.__all__) == visible | {"__version__", "SnapshotDelta"}
+    # Loaded when it is asked for, and kept from then on.
+    assert set(memacct.__all__) == visible | {"__version__"} | set(memacct._LATER)
     assert dir(memacct) == memacct.__all__
-    assert memacct.SnapshotDelta.__module__ == "memacct._types"
+    for name, module in memacct._LATER.items():
+        assert getattr(memacct, name).__module__ == f"memacct.{module}"
+        assert name in vars(memacct)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -1,0 +1,128 @@
+"""The file of a timeline: whole lines appended, and no error of the disk goes further."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class LineFile:
+    """Appends each line by one write, so that what was written survives the process.
+
+    A disk that is full or a folder that cannot be written must not take the program down:
+    the first failure is logged, every line that is not in the file is counted.
+    """
+
+    __slots__ = (
+        "_before",
+        "_fd",
+        "_has_failed",
+        "_header",
+        "_identity",
+        "_lock",
+        "lost_count",
+        "path",
+    )
+
+    def __init__(self, path: Path, header: bytes, *, exclusive: bool = False) -> None:
+        """Opens ``path`` for appending, and writes ``header``.
+
+        Args:
+            path: the file; its folder is made if it is not there.
+            header: the line that must be in the file before any other of ours.
+            exclusive: whether a file that is there already is a failure.
+        """
+        self.path = path
+        self.lost_count = 0
+        self._fd = -1
+        self._identity = (0, 0)
+        self._has_failed = False
+        self._header = header
+        self._before = header
+        # A signal's handler may write a line of its own while a failure is dealt with.
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(os.O_EXCL if exclusive else 0)
+        except OSError as error:
+            self._report(str(error))
+        else:
+            self.write(b"")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether lines go to the file."""
+        return self._fd >= 0
+
+    def write(self, line: bytes) -> None:
+        """Appends a line, which ends in a newline. Never raises OSError."""
+        if self._fd < 0:
+            self.lost_count += bool(line)
+            return
+        # Programs that turn into daemons close every descriptor. What has the number now is
+        # not ours to write to, nor to close.
+        if _identity(self._fd) != self._identity and not self._reopen(line):
+            return
+        text = self._before + line
+        try:
+            written = os.write(self._fd, text)
+        except OSError as error:
+            self._lose(line, str(error))
+        else:
+            if written != len(text):
+                self._lose(line, f"only {written} of {len(text)} bytes were written", written)
+            elif self._before:
+                self._before = b""
+
+    def close(self) -> None:
+        """Closes the file; lines that come later are lost, and counted."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and _identity(fd) == self._identity:
+            os.close(fd)
+
+    def _open(self, flags: int) -> None:
+        self._fd = os.open(self.path, _APPEND | flags, 0o644)
+        self._identity = _identity(self._fd)
+        if os.fstat(self._fd).st_size > 0 and not self._before.startswith(b"\n"):
+            # A killed writer may have left half a line.
+            self._before = b"\n" + self._before
+
+    def _reopen(self, line: bytes) -> bool:
+        with self._lock:
+            try:
+                self._open(0)
+            except OSError as error:
+                self._lose(line, str(error))
+                self._fd = -1
+                return False
+            return True
+
+    def _lose(self, line: bytes, reason: str, written: int = 0) -> None:
+        with self._lock:
+            self.lost_count += bool(line)
+            if written:
+                # Half a line must not swallow the next one.
+                has_header = written >= len(self._before)
+                self._before = b"\n" if has_header else b"\n" + self._header
+            self._report(reason)
+
+    def _report(self, reason: str) -> None:
+        if self._has_failed:
+            return
+        self._has_failed = True
+        import logging
+
+        logging.getLogger("memacct").warning(
+            "the timeline stays in memory where %s could not be written: %s", self.path, reason
+        )
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return -1, -1
+    return found.st_dev, found.st_ino

@@ -1,0 +1,217 @@
+"""One process's part of a timeline: takes readings, makes lines of them, keeps and writes them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from json.encoder import encode_basestring_ascii as quoted
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from memacct import _core
+from memacct._core import snapshot
+from memacct._errors import MemacctError
+from memacct._timeline_baseline import quiet_reading, read_baseline
+from memacct._timeline_file import LineFile
+
+# A line takes about 0.5 KiB, and measuring must not become what is measured.
+KEPT_LINES = 50_000
+
+_DERIVED = {"tier", "pid", "shared_bytes", "peak_vms_bytes"}
+_DEVICE_FIELDS = (
+    "uuid",
+    "total_bytes",
+    "free_bytes",
+    "device_used_bytes",
+    "reserved_bytes",
+    "own_bytes",
+    "tree_bytes",
+    "foreign_bytes",
+    "unattributed_bytes",
+)
+
+
+class Recording:
+    """The lines of a timeline in one process, from a baseline on.
+
+    Nothing here is locked: a number is taken, a line is kept and a line is written in one step
+    each, so threads and signal handlers may come in between; readers sort lines by time.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        is_folder: bool,
+        name: str | None,
+        host: _core.HostTier,
+        devices: Any,
+        with_parts: bool,
+        parent_id: str | None = None,
+    ) -> None:
+        self.id = os.urandom(8).hex()
+        self.pid = os.getpid()
+        self.lines: list[bytes] = []
+        self.unkept_count = 0
+        self.missed_count = 0
+        self.file: LineFile | None = None
+        self._host = host
+        self._devices = devices
+        self._indices = itertools.count()
+        header = self._header(name, parent_id)
+        self.lines.append(header)
+        if path is not None:
+            own = path / f"timeline-{self.pid}-{self.id}.jsonl" if is_folder else path
+            self.file = LineFile(own, header, exclusive=is_folder)
+        baseline, parts = read_baseline(host, devices, with_parts=with_parts)
+        # Which terms the kernel tells does not change while it runs.
+        known = [
+            term
+            for term in baseline.host._fields
+            if term not in _DERIVED and getattr(baseline.host, term) is not None
+        ]
+        self._terms = attrgetter(*known)
+        self._format = (
+            f'{{"id":"{self.id}","index":%d,"kind":"%s","name":%s,"depth":%d,"span":%s,'
+            '"thread":%d,"taken_ns":%d,"host":{'
+            + ",".join(f'"{term}":%d' for term in known)
+            + "}%s}\n"
+        )
+        more = "".join(f",{quoted(key)}:{_json(value)}" for key, value in parts.items())
+        self.add(baseline, "baseline", quoted("baseline"), more=more)
+
+    def _header(self, name: str | None, parent_id: str | None) -> bytes:
+        before_ns = _core.monotonic_ns()
+        wall_ns = time.time_ns()
+        started_ns = (before_ns + _core.monotonic_ns()) // 2
+        content = {
+            "id": self.id,
+            "kind": "start",
+            "schema": 1,
+            "pid": self.pid,
+            "start_ticks": _start_ticks(),
+            "started_ns": started_ns,
+            "started_wall_ns": wall_ns,
+            "name": name,
+            "command": _text("/proc/self/comm"),
+            "machine": os.uname().nodename,
+            "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+            "parent_id": parent_id,
+            "host": self._host,
+            "python": sys.version.split()[0],
+            "memacct": _core.__version__,
+        }
+        return _json(content).encode() + b"\n"
+
+    def read(self) -> _core.Snapshot | None:
+        """Returns a reading; None, logged once, if a source or driver failed."""
+        try:
+            return snapshot(self._host, self._devices)
+        except MemacctError as error:
+            self._miss(error)
+        if self._devices is None:
+            return None
+        try:
+            return snapshot(self._host, None)
+        except MemacctError:
+            return None
+
+    def add(
+        self,
+        reading: _core.Snapshot,
+        kind: str,
+        quoted_name: str,
+        *,
+        place: tuple[int, int | None] = (0, None),
+        more: str = "",
+    ) -> int:
+        """Keeps and writes an entry; returns its index.
+
+        Args:
+            reading: what was read.
+            kind: of entry.
+            quoted_name: the name as JSON.
+            place: how many spans are open around it, and the index of the innermost one, or
+                of the one that it ends.
+            more: further fields, each after a comma.
+        """
+        depth, span = place
+        index = next(self._indices)
+        if self._devices is not None:
+            more += _devices_text(reading)
+        line = (
+            self._format
+            % (
+                index,
+                kind,
+                quoted_name,
+                depth,
+                "null" if span is None else span,
+                threading.get_native_id(),
+                reading.taken_ns,
+                *self._terms(reading.host),
+                more,
+            )
+        ).encode()
+        if len(self.lines) <= KEPT_LINES:
+            self.lines.append(line)
+        else:
+            self.unkept_count += 1
+        if self.file is not None:
+            self.file.write(line)
+        return index
+
+    def end(self) -> None:
+        """Adds the last entry, with an independent reading, and closes the file."""
+        try:
+            reading, now_bytes = quiet_reading(self._host, self._devices)
+        except MemacctError as error:
+            self._miss(error)
+        else:
+            self.add(reading, "end", '"end"', more=f',"now_bytes":{now_bytes}')
+        if self.file is not None:
+            self.file.close()
+
+    def _miss(self, error: MemacctError) -> None:
+        self.missed_count += 1
+        if self.missed_count == 1:
+            import logging
+
+            logging.getLogger("memacct").warning(
+                "the timeline misses what could not be read: %s", error
+            )
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _devices_text(reading: _core.Snapshot) -> str:
+    if reading.devices is None:
+        return ""
+    torch = {each.uuid: each for each in reading.torch or ()}
+    listed = []
+    for device in reading.devices:
+        terms: dict[str, Any] = {name: getattr(device, name) for name in _DEVICE_FIELDS}
+        if device.uuid in torch:
+            terms["allocator_reserved_bytes"] = torch[device.uuid].reserved_bytes
+            terms["allocator_allocated_bytes"] = torch[device.uuid].allocated_bytes
+        listed.append(terms)
+    return ',"devices":' + _json(listed)
+
+
+def _start_ticks() -> int | None:
+    found = _core._parse_stat(_text("/proc/self/stat") or "")  # noqa: SLF001 (ours)
+    return None if found is None else found[2]
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

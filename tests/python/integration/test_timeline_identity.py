@@ -1,0 +1,249 @@
+"""Baseline + increments = resident memory, in real processes and as other programs show it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from timeline_child import MIB, Child
+
+import memacct
+
+
+def program_path(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def resident_by_top(pid: int) -> int:
+    """Bytes, of the column RES."""
+    screen = subprocess.run(
+        [program_path("top"), "-b", "-n1", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    header, row = screen[-2].split(), screen[-1].split()
+    assert row[header.index("PID")] == str(pid)
+    return int(row[header.index("RES")]) * 1024
+
+
+def resident_by_ps(pid: int) -> int:
+    shown = subprocess.run(
+        [program_path("ps"), "-o", "rss=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return int(shown) * 1024
+
+
+STARTING = """
+with memacct.Timeline(path, name="server") as timeline:
+    first = grow(48 * MIB)
+    memacct.checkpoint("after first")
+    with memacct.span("imports"):
+        import decimal, email, sqlite3
+        second = bytearray(b"x" * (8 * MIB))
+    del first
+    memacct.checkpoint("after the first is gone")
+    check = timeline.identity()
+    report([check.baseline_bytes, check.increments_bytes, check.now_bytes, check.holds])
+    wait()
+    report([timeline.stop().holds, str(timeline)])
+    wait()
+"""
+
+
+@pytest.mark.parametrize("program", ["top", "ps"])
+def test_baseline_and_increments_are_what_other_programs_show(program: str) -> None:
+    show = resident_by_top if program == "top" else resident_by_ps
+    with Child("path = None" + STARTING) as child:
+        baseline, increments, now, holds = child.report()
+        # The child waits on its pipe: nothing moves.
+        assert holds
+        assert baseline + increments == now
+        assert abs(show(child.pid) - now) <= 64 * 1024  # of the report itself
+        child.go_on()
+        assert child.report()[0] is True
+
+
+@pytest.mark.parametrize("program", ["top", "ps"])
+def test_the_last_entry_is_to_the_page_what_others_show_of_a_process_at_rest(program: str) -> None:
+    show = resident_by_top if program == "top" else resident_by_ps
+    # An entry's own line may, rarely, touch a new page after its reading: of three, one counts.
+    script = """
+line = b'1\\n'
+with memacct.Timeline() as timeline:
+    blocks = [grow(20 * MIB)]
+    for attempt in range(3):
+        memacct.checkpoint("at rest")
+        os.write(1, line)
+        os.read(0, 1)
+    first, *resting = timeline.entries
+    report([first.host.rss_bytes + entry.since_baseline.rss_bytes for entry in resting])
+    wait()
+"""
+    with Child(script) as child:
+        shown = []
+        for _ in range(3):
+            child.report()
+            shown.append(show(child.pid))
+            child.go_on()
+        explained = child.report()
+    assert explained[0] > 20 * MIB
+    assert any(ours == theirs for ours, theirs in zip(explained, shown, strict=True))
+
+
+def test_known_allocations_appear_in_their_increments() -> None:
+    script = """
+with memacct.Timeline() as timeline:
+    memacct.checkpoint("ready")
+    anonymous = grow(64 * MIB)
+    memacct.checkpoint("anonymous")
+    shared = mmap.mmap(-1, 32 * MIB)
+    for offset in range(0, len(shared), mmap.PAGESIZE):
+        shared[offset] = 1
+    memacct.checkpoint("shared")
+    array = bytearray(b"x" * (16 * MIB))
+    memacct.checkpoint("array")
+    anonymous.close()
+    memacct.checkpoint("given back")
+    report({
+        entry.name: [entry.delta.rss_bytes, entry.delta.rss_anon_bytes, entry.delta.rss_shmem_bytes,
+                     entry.delta.held_bytes]
+        for entry in timeline.entries
+    })
+"""
+    with Child(script) as child:
+        deltas = child.report()
+    near = 256 * 1024
+    assert deltas["anonymous"][0] == pytest.approx(64 * MIB, abs=near)
+    assert deltas["anonymous"][1] == pytest.approx(64 * MIB, abs=near)
+    assert deltas["anonymous"][2] == 0
+    assert deltas["shared"][2] == 32 * MIB
+    assert deltas["array"][1] == pytest.approx(16 * MIB, abs=near)
+    assert deltas["given back"][0] == pytest.approx(-64 * MIB, abs=near)
+    assert [each[3] for each in deltas.values()] == [each[1] + each[2] for each in deltas.values()]
+
+
+def test_a_mapped_file_is_reclaimable_and_its_copy_is_held(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(24 * MIB))
+    script = f"""
+with memacct.Timeline() as timeline, open({str(weights)!r}, "rb") as file:
+    memacct.checkpoint("ready")
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE))
+    memacct.checkpoint("mapped")
+    copied = bytearray(mapped)
+    memacct.checkpoint("copied")
+    report({{e.name: [e.delta.reclaimable_bytes, e.delta.held_bytes] for e in timeline.entries}})
+"""
+    with Child(script) as child:
+        deltas = child.report()
+    near = 512 * 1024
+    assert deltas["mapped"] == pytest.approx([24 * MIB, 0], abs=near)
+    assert deltas["copied"] == pytest.approx([0, 24 * MIB], abs=near)
+
+
+BASELINE = """
+import sqlite3
+block = grow(30 * MIB)
+timeline = memacct.Timeline().start()
+report({
+    "numpy": "numpy" in sys.modules,
+    "rss": timeline.entries[0].host.rss_bytes,
+    "baseline": timeline.baseline.rss_bytes,
+    "lag": timeline.baseline.counter_lag_bytes,
+    "parts": [[p.kind, p.path, p.rss_bytes, p.mappings_count] for p in timeline.baseline.parts],
+    "kinds": timeline.baseline.by_kind(),
+    "packages": timeline.baseline.by_package(),
+    "executable": os.path.realpath(sys.executable),
+    "text": str(timeline),
+})
+wait()
+"""
+
+
+def test_the_parts_of_a_baseline_sum_up_to_it_exactly() -> None:
+    with Child(BASELINE) as child:
+        found = child.report()
+        smaps = Path(f"/proc/{child.pid}/smaps").read_text()
+    parts = found["parts"]
+    assert found["rss"] == found["baseline"] == sum(part[2] for part in parts) + found["lag"]
+    # The counter and the mappings are read again while they disagree.
+    assert abs(found["lag"]) <= MIB
+    assert not found["numpy"]
+    assert found["kinds"]["anon"] >= 30 * MIB
+    assert {"interpreter", "library", "heap", "anon", "stack"} <= found["kinds"].keys()
+    assert sum(found["kinds"].values()) == sum(part[2] for part in parts)
+    interpreter = [path for kind, path, _, _ in parts if kind == "interpreter"]
+    assert found["executable"] in interpreter
+    # By files: as the kernel's own text has them.
+    libraries = {path: rss for kind, path, rss, _ in parts if kind == "library"}
+    assert any("sqlite3" in path for path in libraries)
+    assert "memacct" in found["packages"]
+    for path, rss_bytes in libraries.items():
+        if "sqlite3" in path:
+            assert rss_bytes == file_rss(smaps, path)
+    assert "baseline" in found["text"]
+
+
+def file_rss(smaps: str, path: str) -> int:
+    total = 0
+    inside = False
+    for line in smaps.splitlines():
+        if line.partition(" ")[0].count("-") == 1:
+            inside = line.endswith(path)
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def test_a_baseline_without_parts_reads_no_mappings() -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        assert timeline.baseline is None
+        assert timeline.entries[0].kind == "baseline"
+
+
+def test_the_check_fails_where_an_increment_is_missing() -> None:
+    # What the check is made of can disagree: one entry's number is changed in its line.
+    with memacct.Timeline() as timeline:
+        timeline.checkpoint("one")
+        recording = timeline._recording
+        assert recording is not None
+        line = json.loads(recording.lines[-1])
+        line["host"]["rss_file_bytes"] += 4096
+        recording.lines[-1] = json.dumps(line).encode()
+        record = timeline.record()
+        assert record.entries[-1].delta.rss_file_bytes is not None
+        recording.lines[-1] = (
+            recording.lines[-1]
+            .replace(b'"checkpoint"', b'"end"')
+            .replace(b'"host"', b'"now_bytes":%d,"host"' % line["host"]["rss_bytes"])
+        )
+        check = timeline.record().identity()
+        assert check is not None
+        assert check.difference_bytes == -4096
+        assert not check.holds
+        assert "off by -4 KiB" in str(check)
+
+
+def test_the_check_counts_what_came_after_the_last_entry() -> None:
+    with memacct.Timeline() as timeline:
+        timeline.checkpoint("before")
+        with mmap.mmap(-1, 32 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+            for offset in range(0, len(block), mmap.PAGESIZE):
+                block[offset] = 1
+            check = timeline.identity()
+            assert "since the last entry" in str(timeline)
+    assert check.since_last_bytes == pytest.approx(32 * MIB, abs=MIB)
+    assert check.holds
+    assert check.difference_bytes == 0

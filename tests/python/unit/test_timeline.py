@@ -1,0 +1,325 @@
+"""Entries, spans, threads and arguments of a timeline, within one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import memacct
+from memacct import _timeline_recording
+from memacct._timeline_types import Baseline, BaselinePart, resident_change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def timeline() -> Iterator[memacct.Timeline]:
+    with memacct.Timeline(breakdown=False) as made:
+        yield made
+
+
+def shape(timeline: memacct.Timeline) -> list[tuple[str, str, int]]:
+    return [(entry.kind, entry.name, entry.depth) for entry in timeline.entries]
+
+
+def test_spans_nest_and_say_what_they_are_in(timeline: memacct.Timeline) -> None:
+    with memacct.span("outer"):
+        memacct.checkpoint("a")
+        with memacct.span("inner"):
+            memacct.checkpoint("b")
+        memacct.checkpoint("c")
+    memacct.checkpoint("d")
+    assert shape(timeline) == [
+        ("baseline", "baseline", 0),
+        ("span_begin", "outer", 0),
+        ("checkpoint", "a", 1),
+        ("span_begin", "inner", 1),
+        ("checkpoint", "b", 2),
+        ("span_end", "inner", 1),
+        ("checkpoint", "c", 1),
+        ("span_end", "outer", 0),
+        ("checkpoint", "d", 0),
+    ]
+    entries = timeline.entries
+    assert [entry.span_index for entry in entries] == [None, None, 1, 1, 3, 3, 1, 1, None]
+    assert [entry.index for entry in entries] == list(range(9))
+    outer = entries[7]
+    assert outer.span_ns == entries[7].taken_ns - entries[1].taken_ns
+    inside = sum(entry.delta.rss_bytes for entry in entries[2:8])
+    assert outer.span_delta is not None
+    assert outer.span_delta.rss_bytes == inside
+
+
+def test_deltas_add_up_to_what_there_is_since_the_baseline(timeline: memacct.Timeline) -> None:
+    kept = []
+    for number in range(20):
+        kept.append(bytearray(b"x" * 300_000))
+        memacct.checkpoint(str(number))
+    entries = timeline.entries
+    total = entries[0].delta
+    for entry in entries[1:]:
+        total = total + entry.delta
+        assert total == entry.since_baseline
+        assert resident_change(entry.delta) == entry.delta.rss_bytes
+    assert entries[0].host.rss_bytes + total.rss_bytes == entries[-1].host.rss_bytes
+
+
+def test_an_exception_ends_its_spans_and_goes_on(timeline: memacct.Timeline) -> None:
+    error = KeyError("weights")
+    with pytest.raises(KeyError) as caught, memacct.span("outer"), memacct.span("inner"):
+        raise error
+    assert caught.value is error
+    assert error.__context__ is None
+    memacct.checkpoint("after")
+    assert shape(timeline)[3:] == [
+        ("span_end", "inner", 1),
+        ("span_end", "outer", 0),
+        ("checkpoint", "after", 0),
+    ]
+    assert [entry.error for entry in timeline.entries] == [None] * 3 + ["KeyError"] * 2 + [None]
+    assert "} inner" in str(timeline)
+    assert "KeyError" in str(timeline)
+
+
+def test_garbage_is_collected_only_when_asked_for(timeline: memacct.Timeline) -> None:
+    collections: list[str] = []
+
+    def called(phase: str, info: dict[str, Any]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            collections.append("full")
+
+    gc.collect()
+    gc.disable()  # what Python collects by itself is not ours
+    gc.callbacks.append(called)
+    try:
+        memacct.checkpoint("plain")
+        with memacct.span("plain"):
+            pass
+        assert collections == []
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        del cycle
+        memacct.checkpoint("asked", collect_garbage=True)
+        assert len(collections) == 1
+        with memacct.span("asked", collect_garbage=True):
+            pass
+        assert len(collections) == 3
+    finally:
+        gc.callbacks.remove(called)
+        gc.enable()
+    counts = [entry.garbage_count for entry in timeline.entries]
+    assert counts[:4] == [None] * 4
+    assert counts[4] is not None
+    assert counts[4] >= 1
+    assert counts[5:] == [0, 0]
+
+
+@pytest.mark.parametrize("in_file", [True, False], ids=["file", "memory"])
+def test_threads_nest_their_own_spans_and_lose_nothing(tmp_path: Path, *, in_file: bool) -> None:
+    threads_count, rounds_count = 8, 100
+    path = tmp_path / "threads.jsonl" if in_file else None
+    native_ids: list[int] = []
+
+    def work() -> None:
+        native_ids.append(threading.get_native_id())
+        start.wait()
+        for number in range(rounds_count):
+            with timeline.span(f"span {number}"):
+                timeline.checkpoint(f"inside {number}")
+
+    start = threading.Barrier(threads_count)
+    with memacct.Timeline(path, breakdown=False) as timeline:
+        # Each in an empty context: what a thread inherits depends on the Python.
+        threads = [
+            threading.Thread(target=contextvars.Context().run, args=(work,))
+            for _ in range(threads_count)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    record = timeline.record()
+    if in_file:
+        merged = memacct.read_timeline(tmp_path / "threads.jsonl")
+        assert merged.records == (record,)
+        assert merged.torn_count == 0
+    assert [entry.taken_ns for entry in record.entries] == sorted(
+        entry.taken_ns for entry in record.entries
+    )
+    assert record.lost_count == 0
+    assert len(record.entries) == 2 + 3 * threads_count * rounds_count
+    assert sorted(entry.index for entry in record.entries) == list(range(len(record.entries)))
+    of_thread = Counter(entry.thread_id for entry in record.entries)
+    begins = {entry.index: entry for entry in record.entries if entry.kind == "span_begin"}
+    for native_id in native_ids:
+        assert of_thread[native_id] >= 3 * rounds_count
+    for entry in record.entries:
+        if entry.name.startswith("inside"):
+            assert entry.depth == 1
+            assert entry.span_index is not None
+            assert begins[entry.span_index].thread_id == entry.thread_id
+            assert begins[entry.span_index].name.split()[1] == entry.name.split()[1]
+
+
+def test_tasks_nest_their_own_spans(timeline: memacct.Timeline) -> None:
+    async def work(name: str, mine: asyncio.Event, others: asyncio.Event) -> None:
+        with memacct.span(name):
+            mine.set()
+            await others.wait()
+            memacct.checkpoint(f"in {name}")
+
+    async def both() -> None:
+        a, b = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(work("a", a, b), work("b", b, a))
+
+    asyncio.run(both())
+    begins = {entry.name: entry.index for entry in timeline.entries if entry.kind == "span_begin"}
+    for entry in timeline.entries:
+        if entry.kind == "checkpoint":
+            assert entry.depth == 1
+            assert entry.span_index == begins[entry.name.removeprefix("in ")]
+
+
+def test_the_timeline_started_last_is_the_current_one() -> None:
+    with memacct.Timeline(breakdown=False) as outer:
+        memacct.checkpoint("1")
+        with memacct.span("around"), memacct.Timeline(breakdown=False) as inner:
+            assert memacct.current_timeline() is inner
+            memacct.checkpoint("2")
+            outer.checkpoint("3")
+        assert memacct.current_timeline() is outer
+        memacct.checkpoint("4")
+    assert [(name, depth) for _, name, depth in shape(outer)] == [
+        ("baseline", 0),
+        ("1", 0),
+        ("around", 0),
+        ("3", 1),
+        ("around", 0),
+        ("4", 0),
+        ("end", 0),
+    ]
+    # The span around it is of the other timeline.
+    assert [(name, depth) for _, name, depth in shape(inner)] == [
+        ("baseline", 0),
+        ("2", 0),
+        ("end", 0),
+    ]
+
+
+def test_any_text_is_a_name(tmp_path: Path) -> None:
+    names = [
+        "",
+        'quotes " and \\',
+        "two\nlines\x00",
+        "größer 🙂",
+        "%d %s {}",
+        "\udcff",
+        "x" * 20_000,
+    ]
+    with memacct.Timeline(tmp_path / "names.jsonl", name='ro\n"le') as timeline:
+        for name in names:
+            timeline.checkpoint(name)
+    (record,) = memacct.read_timeline(tmp_path / "names.jsonl").records
+    assert [entry.name for entry in record.entries[1:-1]] == names
+    assert record.name == 'ro\n"le'
+    assert record == timeline.record()
+
+
+def test_a_timeline_is_started_once_and_takes_entries_until_it_is_stopped() -> None:
+    timeline = memacct.Timeline(breakdown=False)
+    with pytest.raises(ValueError, match="has not been started"):
+        timeline.checkpoint("early")
+    with pytest.raises(ValueError, match="has not been started"):
+        _ = timeline.entries
+    with pytest.raises(ValueError, match="has not been started"):
+        timeline.stop()
+    timeline.start()
+    with pytest.raises(ValueError, match="can be started once"):
+        timeline.start()
+    with timeline.span("outlives its timeline"):
+        first = timeline.stop()
+    assert first is not None
+    assert first == timeline.stop() == timeline.identity()
+    assert [entry.kind for entry in timeline.entries] == ["baseline", "span_begin", "end"]
+    with pytest.raises(ValueError, match="has been stopped"):
+        timeline.checkpoint("late")
+    with pytest.raises(ValueError, match="has been stopped"), timeline.span("late"):
+        pass
+
+
+@pytest.mark.parametrize("host", ["counters", "rollup"])
+def test_other_tiers_leave_out_or_add_terms(host: Any) -> None:
+    with memacct.Timeline(host=host, breakdown=False) as timeline:
+        timeline.checkpoint("one")
+        last = timeline.entries[-1].host
+    assert last.tier == host
+    assert (last.rss_anon_bytes is None) == (host == "counters")
+    assert (last.pss_bytes is None) == (host == "counters")
+    assert timeline.identity().holds
+
+
+def test_no_such_tier() -> None:
+    with pytest.raises(ValueError, match="host must be one of counters, breakdown, rollup"):
+        memacct.Timeline(host="smaps")  # type: ignore[arg-type]
+
+
+def test_memory_keeps_a_bounded_number_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_timeline_recording, "KEPT_LINES", 10)
+    path = tmp_path / "long.jsonl"
+    with memacct.Timeline(path, breakdown=False) as timeline:
+        for number in range(30):
+            timeline.checkpoint(str(number))
+        assert len(timeline.entries) == 10
+        assert timeline.identity().holds
+    (record,) = memacct.read_timeline(path).records
+    assert len(record.entries) == 32
+    check = record.identity()
+    assert check is not None
+    assert check.holds
+
+
+def test_a_clock_that_is_set_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        timeline.checkpoint("before")
+        monkeypatch.setattr(time, "time_ns", lambda: 0)
+        timeline.checkpoint("after")
+    walls = [entry.wall_ns for entry in timeline.entries]
+    assert walls == sorted(walls)
+    assert walls[0] > 10**18
+
+
+def test_parts_are_named_by_package() -> None:
+    def part(path: str | None, kind: str = "library", rss_bytes: int = 4096) -> BaselinePart:
+        return BaselinePart(kind=kind, path=path, rss_bytes=rss_bytes, mappings_count=1)
+
+    site = "/usr/lib/python3/site-packages"
+    parts = (
+        part(f"{site}/numpy/core/_multiarray.so"),
+        part(f"{site}/numpy/linalg/_umath.so"),
+        part(f"{site}/top_level.so"),
+        part("/usr/lib/libc.so.6", rss_bytes=8192),
+        part("/opt/dist-packages/torch/lib/libtorch_cpu.so", rss_bytes=1 << 20),
+        part(None, kind="anon", rss_bytes=12288),
+    )
+    assert [each.package for each in parts] == ["numpy", "numpy", None, None, "torch", None]
+    baseline = Baseline(
+        rss_bytes=sum(each.rss_bytes for each in parts), parts=parts, counter_lag_bytes=0
+    )
+    assert list(baseline.by_package().items()) == [
+        ("torch", 1 << 20),
+        ("numpy", 8192),
+        ("/usr/lib/libc.so.6", 8192),
+        (f"{site}/top_level.so", 4096),
+    ]
+    assert baseline.by_kind() == {"library": (1 << 20) + 20480, "anon": 12288}
