@@ -7,9 +7,17 @@
 #include "memacct/error.hpp"
 #include "memacct/mappings.hpp"
 #include "memacct/process.hpp"
+#include "memacct/residency.hpp"
 
 namespace memacct {
 namespace {
+
+MappingTable read_table(HostTier tier) {
+  if (tier == HostTier::kResidency) {
+    if (auto table = read_residency()) return *std::move(table);
+  }
+  return read_mappings();
+}
 
 /// Fills host and mappings.
 void read_host_part(HostTier tier, Snapshot& result) {
@@ -24,7 +32,7 @@ void read_host_part(HostTier tier, Snapshot& result) {
     }
     auto const pid = current_pid();
     auto const status = read_status();
-    result.mappings = read_mappings();
+    result.mappings = read_table(tier);
     result.host = host_from_mappings(status, *result.mappings);
     result.host.pid = pid;
   } catch (SourceUnavailableError const&) {

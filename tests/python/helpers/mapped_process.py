@@ -145,7 +145,7 @@ def files(folder: Path) -> list[Region]:
 
 def shared_memory(_: Path) -> list[Region]:
     memfd = os.memfd_create("a memfd")
-    in_dev_shm = Path("/dev/shm") / f"memacct-{os.getpid()}"  # noqa: S108 - what is mapped
+    in_dev_shm = Path("/dev/shm") / f"memacct-{os.getpid()}"
     dev_shm = os.open(in_dev_shm, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     in_dev_shm.unlink()
     regions: list[Region] = []

@@ -444,3 +444,38 @@ def test_mappings_that_come_and_go_meanwhile_are_never_read_twice() -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+# ---------------------------------------------------------------- the cheaper source
+
+
+def test_the_residency_tier_says_what_it_read_and_what_it_does_not_know() -> None:
+    snapshot = memacct.snapshot(host="residency", devices=None)
+    mappings, host = snapshot.mappings, snapshot.host
+    assert mappings is not None
+    if _core.read_residency() is None:
+        assert (host.tier, mappings.source) == ("mappings", "smaps")
+        return
+    assert (host.tier, mappings.source) == ("residency", "pagemap")
+    assert host.rss_exact_bytes == mappings.rows["rss_bytes"].sum()
+    assert host.pss_bytes is None
+    assert host.rss_anon_bytes is not None  # of status
+    names = mappings.rows.dtype.names
+    assert names is not None
+    assert "rss_bytes" in names
+    assert "pss_bytes" not in names
+    assert mappings.by_kind()["heap"].held_bytes is None
+    with touch(mmap.mmap(-1, 4 * MIB)) as block:
+        delta = memacct.snapshot(host="residency", devices=None) - snapshot
+        assert delta.mappings is not None
+        kinds = {change.name: change for change in delta.mappings.kinds}
+        assert kinds["shmem"].rss_bytes == len(block)
+        assert kinds["shmem"].held_bytes is None
+        # Against the other source: what was not mapped before held nothing.
+        mixed = memacct.snapshot(host="mappings", devices=None) - snapshot
+        assert mixed.mappings is not None
+        kinds = {change.name: change for change in mixed.mappings.kinds}
+        assert kinds["shmem"].rss_bytes == kinds["shmem"].held_bytes == len(block)
+        assert all(c.held_bytes is None for name, c in kinds.items() if name != "shmem")
+    assert "pagemap" in str(mappings)
+    assert pickle.loads(pickle.dumps(snapshot)) == snapshot  # noqa: S301 (our own)
