@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memacct._core import Snapshot, TreeSnapshot, __version__, snapshot, snapshot_tree
+from memacct._core import Mappings, Snapshot, TreeSnapshot, __version__, snapshot, snapshot_tree
 from memacct._errors import (
     BudgetError,
     ConfigError,
@@ -30,6 +30,7 @@ __all__ = [
     "ConfigError",
     "DriverError",
     "IdentityCheck",
+    "Mappings",
     "MemacctError",
     "MergedTimeline",
     "SamplerError",

@@ -117,3 +117,41 @@ def test_the_table_shows_a_checkpoint_however_little_of_it_is_resident(checkpoin
     assert "reclaimable" in lines[place]
     assert "model.safetensors" in lines[place + 1]
     assert f"{(totals.vms_bytes or 0) / MIB:.2f} MiB" in lines[place + 1]
+
+
+def test_a_child_that_shares_them_counts_no_page_twice(checkpoint: Path) -> None:
+    with checkpoint.open("rb") as file:
+        block = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    read(checkpoint)  # skips on a tmpfs
+    size = len(block)
+    ready, go_on = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # as a worker does: it maps nothing new, and reads what it inherited
+        os.read(go_on[0], 1)
+        sum(block[offset] for offset in range(0, size, mmap.PAGESIZE))
+        os.write(ready[1], b"x")
+        os.read(go_on[0], 1)
+        os._exit(0)
+    try:
+        before = memacct.snapshot_tree()
+        sum(block[offset] for offset in range(0, size, mmap.PAGESIZE))
+        alone = memacct.snapshot_tree()
+        os.write(go_on[1], b"x")
+        os.read(ready[0], 1)
+        shared = memacct.snapshot_tree()
+    finally:
+        os.write(go_on[1], b"x")
+        os.waitpid(child, 0)
+        for descriptor in (*ready, *go_on):
+            os.close(descriptor)
+    assert [process.pid for process in shared.processes] == [os.getpid(), child]
+    assert shared.complete
+
+    def grown(tree: memacct.TreeSnapshot, term: str) -> int:
+        return int(getattr(tree, term)) - int(getattr(before, term))
+
+    assert grown(alone, "rss_bytes") == pytest.approx(size, abs=SLACK_BYTES)
+    assert grown(alone, "pss_file_bytes") == pytest.approx(size, abs=SLACK_BYTES)
+    assert grown(shared, "rss_bytes") == pytest.approx(2 * size, abs=SLACK_BYTES)
+    assert grown(shared, "pss_file_bytes") == pytest.approx(size, abs=SLACK_BYTES)
+    block.close()
