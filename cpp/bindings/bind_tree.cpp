@@ -12,13 +12,13 @@ namespace memacct::bindings {
 template <>
 struct EnumNames<ProcessState> {
   static constexpr std::array<std::pair<ProcessState, char const*>, 7> value{
-      {{ProcessState::kRead, "read"},
+      {{ProcessState::kWhole, "read"},
        {ProcessState::kPartial, "partial"},
        {ProcessState::kDenied, "denied"},
        {ProcessState::kGone, "gone"},
        {ProcessState::kZombie, "zombie"},
        {ProcessState::kKernel, "kernel"},
-       {ProcessState::kShared, "shared"}}};
+       {ProcessState::kTwin, "shared"}}};
 };
 
 }  // namespace memacct::bindings

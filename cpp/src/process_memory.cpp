@@ -102,7 +102,7 @@ class ProcessReading {
     if (!tells_memory(file.text)) {
       return end(stat_.kernel_thread ? ProcessState::kKernel : ProcessState::kZombie);
     }
-    if (shared) return end(ProcessState::kShared);
+    if (shared) return end(ProcessState::kTwin);
     auto const path = folder_.path_of(prefix_ + name);
     if (tier_ == HostTier::kCounters) {
       static auto const page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -133,7 +133,7 @@ class ProcessReading {
   bool keep(HostMemory const& host) {
     row_.host = host;
     row_.host->pid = static_cast<std::int32_t>(member_.pid);
-    return end(ProcessState::kRead);
+    return end(ProcessState::kWhole);
   }
 
   /// Tells a process that ended from a kernel without the file, and sets the state if it did.

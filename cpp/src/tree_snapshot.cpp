@@ -135,7 +135,7 @@ struct Sum {
 /// A process that holds no memory, or whose memory is its parent's, adds nothing to any sum.
 bool adds_nothing(ProcessState state) noexcept {
   return state == ProcessState::kZombie || state == ProcessState::kKernel ||
-         state == ProcessState::kShared;
+         state == ProcessState::kTwin;
 }
 
 /// The sum of one term: `term(process)` of those that were read in full, or also of the partial.
@@ -144,7 +144,7 @@ std::optional<std::uint64_t> sum_of(TreeSnapshot const& tree, bool with_partial,
   Sum sum;
   for (auto const& process : tree.processes) {
     if (adds_nothing(process.state)) ++sum.count;
-    if (process.state == ProcessState::kRead ||
+    if (process.state == ProcessState::kWhole ||
         (with_partial && process.state == ProcessState::kPartial)) {
       sum.add(term(process));
     }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memacct._timeline_read import read_timeline
     from memacct._timeline_records import MergedTimeline, TimelineRecord
     from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry
+    from memacct._tree import TreeDelta
     from memacct._types import SnapshotDelta
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Timeline",
     "TimelineEntry",
     "TimelineRecord",
+    "TreeDelta",
     "TreeSnapshot",
     "__version__",
     "checkpoint",
@@ -64,6 +66,7 @@ _LATER = {
     "Timeline": "_timeline",
     "TimelineEntry": "_timeline_types",
     "TimelineRecord": "_timeline_records",
+    "TreeDelta": "_tree",
     "checkpoint": "_timeline",
     "current_timeline": "_timeline",
     "read_timeline": "_timeline_read",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import memacct
 from memacct._units import GIB, MIB
 from memacct.demo.engine import EngineOptions, EngineResult, EngineRun
 from memacct.demo.table import reports
@@ -33,7 +34,14 @@ def node_total_bytes() -> int:
     raise ValueError("node0 has no MemTotal")
 
 
-def start(options: EngineOptions, python: Path, bench: Bench, name: str) -> EngineResult:
+def start(
+    options: EngineOptions,
+    python: Path,
+    bench: Bench,
+    name: str,
+    trees: list[memacct.TreeSnapshot] | None = None,
+) -> EngineResult:
+    """Starts an engine; while it serves, its process tree is added to `trees`."""
     run = EngineRun(
         options,
         python=python,
@@ -42,8 +50,12 @@ def start(options: EngineOptions, python: Path, bench: Bench, name: str) -> Engi
         total_bytes=node_total_bytes(),
         environ=os.environ,
         limit_s=bench.limit_s,
+        stay=trees is not None,
     )
     with run:
+        if trees is not None and run.wait_result() and run.process is not None:
+            trees.append(memacct.snapshot_tree(run.process.pid))
+            run.go("served")
         return run.finish()
 
 
@@ -54,10 +66,18 @@ def stock(cpu_python: Path, bench: Bench, say: Callable[[str], None]) -> EngineR
 
 
 @pytest.fixture(scope="module")
-def native(cpu_python: Path, bench: Bench, say: Callable[[str], None]) -> EngineResult:
+def trees() -> list[memacct.TreeSnapshot]:
+    """The native engine's process tree while it served."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def native(
+    cpu_python: Path, bench: Bench, say: Callable[[str], None], trees: list[memacct.TreeSnapshot]
+) -> EngineResult:
     say("engine start: cpu-native")
     options = EngineOptions(budget_bytes=REQUESTED_BYTES).native()
-    return start(options, cpu_python, bench, "cpu-native")
+    return start(options, cpu_python, bench, "cpu-native", trees)
 
 
 def report(native: EngineResult) -> dict[str, int]:
@@ -94,3 +114,22 @@ def test_both_numbers_are_in_the_log(native: EngineResult) -> None:
 
 def test_its_own_code_computes_for_less_than_50_ms(native: EngineResult) -> None:
     assert sum(told["overhead_cpu_ns"] for told in reports(native)) < 50_000_000
+
+
+def test_its_processes_are_known_by_their_roles(
+    native: EngineResult, trees: list[memacct.TreeSnapshot]
+) -> None:
+    assert native.served, native.error
+    (tree,) = trees
+    assert tree.complete
+    assert tree.processes[0].title.endswith("request.json")
+    (core,) = [process for process in tree.processes if process.role == "engine_core"]
+    assert core.depth >= 1
+    # The worker is in a process of its own or in the engine core's; it holds the KV cache.
+    (holder,) = [process for process in tree.processes if process.role == "worker"] or [core]
+    assert holder.host is not None
+    assert holder.host.pss_anon_bytes is not None
+    assert holder.host.pss_anon_bytes > GIB
+    assert tree.rss_bytes is not None
+    assert tree.pss_bytes is not None
+    assert tree.pss_bytes < tree.rss_bytes

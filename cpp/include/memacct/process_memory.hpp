@@ -21,13 +21,14 @@ struct TreeMember {
 
 /// What became of reading a process.
 enum class ProcessState : std::uint8_t {
-  kRead,     // all that was asked for
+  kWhole,    // "read": all that was asked for
   kPartial,  // less than asked for: smaps_rollup is denied (another user's), or not there
   kDenied,   // nothing of its memory
   kGone,     // it ended before it was read, or while it was
   kZombie,   // it has ended, or is about to, and holds no memory
   kKernel,   // a kernel thread: it has no memory of its own
-  kShared,   // it runs in its parent's address space (vfork, CLONE_VM), so it is counted there
+  kTwin,     // "shared": it runs in its parent's address space (vfork, CLONE_VM), so it is counted
+             // there
 };
 
 /// Low and high, both inclusive; what is not known is nullopt.
@@ -39,7 +40,7 @@ struct ProcessMemory {
   std::uint64_t start_ticks{};
   std::uint32_t depth{};
   ProcessState state{};
-  std::string reason;  // why it is not kRead, where an error tells; else empty
+  std::string reason;  // why it is not kWhole, where an error tells; else empty
   std::string name;    // the command, at most 15 bytes
   std::string title;   // its arguments, or the title it gave itself; empty if it has none
   std::optional<std::string> role;

@@ -5,8 +5,9 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "memacct/process_stat.hpp"
 
 namespace memacct {
 
@@ -26,19 +27,6 @@ struct SelfNames {
 /// The names in a directory that are numbers: the processes of /proc, the threads of
 /// /proc/<pid>/task. Nullopt, with errno, if it cannot be read.
 [[nodiscard]] std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path);
-
-/// State, parent, start time and more from a line of /proc/<pid>/stat. Pure.
-struct ProcessStat {
-  char state = '?';
-  std::uint32_t parent_pid = 0;
-  std::uint64_t start_ticks = 0;  // since boot: with the pid, it names a process for ever
-  bool kernel_thread = false;
-  bool executed = false;  // it has called exec: since then it shares no memory with its parent
-  /// Where its stack began at the last exec: a place chosen at random, which fork() hands down. 0
-  /// if it has no memory; nullopt if we may not know, or its main thread has ended.
-  std::optional<std::uint64_t> stack_start;
-};
-[[nodiscard]] std::optional<ProcessStat> parse_stat(std::string_view text);
 
 /// What procfs tells of a process. With neither a stat nor `gone` it could not be looked at (out
 /// of file descriptors, not permitted), which says nothing about whether it is there.

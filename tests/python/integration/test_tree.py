@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +164,40 @@ tell(libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | SIGCHL
     assert known(alone.pss_anon_bytes) > SIZE
 
 
+def test_huge_pages_of_its_own_are_told_apart() -> None:
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    before = int(pool.read_text())
+    try:
+        pool.write_text(str(before + 4))
+    except OSError:
+        pytest.skip("/proc/sys/vm/nr_hugepages may not be written")
+    script = """
+try:
+    block = mmap.mmap(-1, 4 << 21, flags=PRIVATE | 0x40000)  # MAP_HUGETLB
+except OSError:
+    tell(False)
+block[0] = block[1 << 21] = 1
+tell(True)
+child()
+tell(True)
+tell([])
+"""
+    try:
+        with family(script) as parent:
+            if not parent.told():
+                pytest.skip("the machine has no room for four huge pages")
+            alone = memacct.snapshot_tree(parent.pid)
+            parent.go_on()
+            shared = memacct.snapshot_tree(parent.pid)
+    finally:
+        pool.write_text(str(before))
+    host = alone.processes[0].host
+    assert host is not None
+    assert alone.private_hugetlb_bytes == host.hugetlb_bytes == 2 << 21
+    assert known(alone.pss_bytes) < SIZE
+    assert shared.private_hugetlb_bytes == 0
+
+
 # ---------------------------------------------------------------- who belongs to the tree
 
 
@@ -212,7 +247,20 @@ def test_without_a_root_it_is_this_process() -> None:
 def test_a_tree_of_two_hundred_children() -> None:
     with family(f"block = touched({SIZE}); tell([child() for _ in range(200)])") as parent:
         children = parent.told()
+        ticks_ns: list[int] = []
+        done = threading.Event()
+
+        def tick() -> None:
+            while not done.wait(0.001):
+                ticks_ns.append(time.monotonic_ns())
+
+        clock = threading.Thread(target=tick)
+        clock.start()
         tree = memacct.snapshot_tree(parent.pid)
+        done.set()
+        clock.join()
+    # Other threads run meanwhile: it is read without the GIL.
+    assert any(tree.taken_ns < tick_ns < tree.taken_ns + tree.span_ns for tick_ns in ticks_ns)
     assert {p.pid for p in tree.processes} == {parent.pid, *children}
     assert tree.processes_count == 201
     assert tree.complete
@@ -222,7 +270,7 @@ def test_a_tree_of_two_hundred_children() -> None:
 
 def test_a_tree_that_changes_while_it_is_read() -> None:
     script = """
-import subprocess, threading
+import threading
 def churn():
     while True:
         subprocess.run(["true"])
@@ -342,6 +390,7 @@ def test_another_users_process_is_read_in_part() -> None:
 def test_a_process_whose_main_thread_has_ended_is_read_by_another() -> None:
     script = f"""
 import threading
+import time
 block = touched({SIZE})
 threading.Thread(target=lambda: tell([])).start()
 ctypes.CDLL(None).syscall({60 if os.uname().machine == "x86_64" else 93}, 0)

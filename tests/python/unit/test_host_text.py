@@ -59,6 +59,7 @@ def test_rollup_of_6_18() -> None:
     assert rollup.pss_bytes == 4504 * KIB
     assert rollup.shared_clean_bytes == 5940 * KIB
     assert rollup.private_dirty_bytes == 3872 * KIB
+    assert rollup.private_hugetlb_bytes == 0
     assert rollup.anonymous_bytes == 3872 * KIB
     assert rollup.swap_pss_bytes == 0
 

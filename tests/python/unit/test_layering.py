@@ -30,7 +30,8 @@ CPP = [
     {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
-    {"proc_text", "cgroup_text", "mapping_kind", "nvml_api", "nvml_reading", "cuda_api"},
+    {"proc_text", "cgroup_text", "mapping_kind", "process_stat"}
+    | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory"},
