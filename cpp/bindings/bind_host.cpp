@@ -5,6 +5,7 @@
 #include "memacct/cgroup_text.hpp"
 #include "memacct/host.hpp"
 #include "memacct/proc_text.hpp"
+#include "memacct/rss_error.hpp"
 #include "structs.hpp"
 
 namespace memacct::bindings {
@@ -14,6 +15,7 @@ void bind_host_memory(py::module_& m) {
   bind_struct(m, "HostMemory", Field{"tier", &HostMemory::tier}, Field{"pid", &HostMemory::pid},
               Field{"vms_bytes", &HostMemory::vms_bytes},
               Field{"rss_bytes", &HostMemory::rss_bytes},
+              Field{"rss_error_bound_bytes", &HostMemory::rss_error_bound_bytes},
               Field{"shared_bytes", &HostMemory::shared_bytes},
               Field{"rss_anon_bytes", &HostMemory::rss_anon_bytes},
               Field{"rss_file_bytes", &HostMemory::rss_file_bytes},
@@ -66,7 +68,8 @@ void bind_texts(py::module_& m) {
       Field{"pinned_bytes", &Status::pinned_bytes},
       Field{"peak_rss_bytes", &Status::peak_rss_bytes},
       Field{"peak_vms_bytes", &Status::peak_vms_bytes},
-      Field{"page_tables_bytes", &Status::page_tables_bytes});
+      Field{"page_tables_bytes", &Status::page_tables_bytes},
+      Field{"thread_count", &Status::thread_count});
   bind_struct(m, "SmapsRollup", Field{"rss_bytes", &SmapsRollup::rss_bytes},
               Field{"pss_bytes", &SmapsRollup::pss_bytes},
               Field{"shared_clean_bytes", &SmapsRollup::shared_clean_bytes},
@@ -87,7 +90,15 @@ auto parsed(py::bytes const& text, Args const&... args) {
   return Parse(static_cast<std::string_view>(text), args...);
 }
 
+std::optional<std::uint64_t> bound_of(std::string const& kernel_release, std::uint64_t cpu_count,
+                                      std::uint64_t page_bytes,
+                                      std::optional<std::uint64_t> thread_count) {
+  return rss_error_bound(rss_counting(kernel_release), cpu_count, page_bytes, thread_count);
+}
+
 void bind_parsers(py::module_& m) {
+  m.def("rss_error_bound", &bound_of, py::arg("kernel_release"), py::arg("cpu_count"),
+        py::arg("page_bytes"), py::arg("thread_count") = py::none());
   m.def("parse_statm", &parsed<parse_statm, std::uint64_t>, py::arg("text"), py::arg("page_bytes"));
   m.def("parse_status", &parsed<parse_status>, py::arg("text"));
   m.def("parse_smaps_rollup", &parsed<parse_smaps_rollup>, py::arg("text"));

@@ -8,6 +8,7 @@
 
 #include "memacct/proc_file.hpp"
 #include "memacct/process.hpp"
+#include "memacct/rss_error.hpp"
 
 namespace memacct {
 namespace {
@@ -141,12 +142,17 @@ Status read_status() {
 HostMemory read_host(HostTier tier) {
   // Asked before the file is read: a fork in between is then seen by the file as well.
   auto const pid = current_pid();
-  auto host = [tier] {
+  std::optional<std::uint64_t> thread_count;
+  auto host = [tier, &thread_count] {
     switch (tier) {
-      case HostTier::kBreakdown:
-        return host_from_status(read_status());
+      case HostTier::kBreakdown: {
+        auto const status = read_status();
+        thread_count = status.thread_count;
+        return host_from_status(status);
+      }
       case HostTier::kRollup: {
         auto const status = read_status();
+        thread_count = status.thread_count;
         return host_from_rollup(status, read_rollup());
       }
       case HostTier::kResidency:
@@ -161,6 +167,7 @@ HostMemory read_host(HostTier tier) {
         buffer, [](std::string_view text) { return parse_statm(text, page_bytes); }));
   }();
   host.pid = pid;
+  host.rss_error_bound_bytes = rss_error_bound(thread_count);
   return host;
 }
 

@@ -71,6 +71,20 @@ std::array<std::optional<std::uint64_t>, N> read_kib_lines(std::string_view text
   return values;
 }
 
+/// Of status.
+std::optional<std::uint64_t> find_thread_count(std::string_view text) {
+  constexpr std::string_view kKey = "\nThreads:\t";
+  if (!text.starts_with(kKey.substr(1))) {
+    auto const at = text.find(kKey);
+    if (at == std::string_view::npos) return std::nullopt;
+    text.remove_prefix(at + 1);
+  }
+  auto const line = take_line(text, kStatus);
+  auto const count = parse_number(line.substr(kKey.size() - 1));
+  if (!count) throw_format(kStatus, "not a number of threads", line);
+  return count;
+}
+
 }  // namespace
 
 Statm parse_statm(std::string_view text, std::uint64_t page_bytes) {
@@ -118,7 +132,8 @@ Status parse_status(std::string_view text) {
           .pinned_bytes = values[3],
           .peak_rss_bytes = values[4],
           .peak_vms_bytes = values[0],
-          .page_tables_bytes = values[9]};
+          .page_tables_bytes = values[9],
+          .thread_count = find_thread_count(text)};
 }
 
 SmapsRollup parse_smaps_rollup(std::string_view text) {

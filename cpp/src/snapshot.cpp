@@ -8,6 +8,7 @@
 #include "memacct/mappings.hpp"
 #include "memacct/process.hpp"
 #include "memacct/residency.hpp"
+#include "memacct/rss_error.hpp"
 
 namespace memacct {
 namespace {
@@ -35,6 +36,7 @@ void read_host_part(HostTier tier, Snapshot& result) {
     result.mappings = read_table(tier);
     result.host = host_from_mappings(status, *result.mappings);
     result.host.pid = pid;
+    result.host.rss_error_bound_bytes = rss_error_bound(status.thread_count);
   } catch (SourceUnavailableError const&) {
     result.mappings.reset();
     result.host = read_host(HostTier::kBreakdown);

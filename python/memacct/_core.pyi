@@ -31,6 +31,11 @@ class HostMemory:
     pid: int
     vms_bytes: int
     rss_bytes: int
+    # The most by which rss_bytes can be off while the process stands still: the kernel counts in
+    # batches, per CPU (since 6.2) or thread. 0: it sums them up when asked (since 6.16, 6.15.7,
+    # 6.12.39); None: unknown kernel, or its threads were not counted. rss_exact_bytes is what it
+    # really is, where the pages themselves were looked at.
+    rss_error_bound_bytes: int | None
     shared_bytes: int | None
     rss_anon_bytes: int | None
     rss_file_bytes: int | None
@@ -132,6 +137,7 @@ class Status:
     peak_rss_bytes: int | None
     peak_vms_bytes: int | None
     page_tables_bytes: int | None
+    thread_count: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> Status: ...
@@ -161,6 +167,9 @@ def parse_status(text: bytes) -> Status: ...
 def parse_smaps_rollup(text: bytes) -> SmapsRollup: ...
 def parse_meminfo(text: bytes) -> SystemMemory: ...
 def parse_cgroup_number(text: bytes, source: str) -> int | None: ...
+def rss_error_bound(
+    kernel_release: str, cpu_count: int, page_bytes: int, thread_count: int | None = None
+) -> int | None: ...
 def host_from_status(status: Status) -> HostMemory: ...
 def host_from_rollup(status: Status, rollup: SmapsRollup) -> HostMemory: ...
 def host_from_mappings(status: Status, mappings: Mappings) -> HostMemory: ...

@@ -21,7 +21,11 @@ struct HostMemory {
   HostTier tier{};
   std::int32_t pid{};
   std::uint64_t vms_bytes{};
-  std::uint64_t rss_bytes{};                  // of batched counters: may lag by some pages per CPU
+  std::uint64_t rss_bytes{};  // of the kernel's counters
+  /// The most by which rss_bytes can be off while the process stands still; rss_error.hpp. 0: the
+  /// kernel sums its counters when they are read. Beside it, rss_exact_bytes shows by how much it
+  /// is, where the pages themselves were looked at. A third of it for rss_anon, _file and _shmem.
+  std::optional<std::uint64_t> rss_error_bound_bytes;
   std::optional<std::uint64_t> shared_bytes;  // file-backed and shmem pages in rss
   // breakdown; rss = rss_anon + rss_file + rss_shmem
   std::optional<std::uint64_t> rss_anon_bytes;

@@ -17,7 +17,7 @@ struct Statm {
   bool operator==(Statm const&) const = default;
 };
 
-/// The memory lines of /proc/self/status.
+/// The memory lines of /proc/self/status, and its number of threads.
 struct Status {
   std::uint64_t vms_bytes{};                       // VmSize
   std::uint64_t rss_bytes{};                       // VmRSS
@@ -31,6 +31,7 @@ struct Status {
   std::optional<std::uint64_t> peak_rss_bytes;     // VmHWM
   std::optional<std::uint64_t> peak_vms_bytes;     // VmPeak
   std::optional<std::uint64_t> page_tables_bytes;  // VmPTE
+  std::optional<std::uint64_t> thread_count;       // Threads
   bool operator==(Status const&) const = default;
 };
 

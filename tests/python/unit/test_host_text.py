@@ -39,6 +39,7 @@ def test_status_of_6_18() -> None:
         "peak_rss_bytes": 9812 * KIB,
         "peak_vms_bytes": 12804 * KIB,
         "page_tables_bytes": 64 * KIB,
+        "thread_count": 1,
     }
 
 

@@ -30,7 +30,7 @@ CPP = [
     {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
-    {"proc_text", "cgroup_text", "mapping_kind", "process_stat"}
+    {"proc_text", "cgroup_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
