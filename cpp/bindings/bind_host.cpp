@@ -1,8 +1,6 @@
-// Binding of the host sources: this process, its control group, its machine.
+// Binding of the host sources: this process.
 #include "bindings.hpp"
 #include "enums.hpp"
-#include "memacct/cgroup.hpp"
-#include "memacct/cgroup_text.hpp"
 #include "memacct/host.hpp"
 #include "memacct/proc_text.hpp"
 #include "memacct/rss_error.hpp"
@@ -43,19 +41,6 @@ void bind_host_memory(py::module_& m) {
               Field{"swap_pss_bytes", &HostMemory::swap_pss_bytes});
 }
 
-void bind_limits(py::module_& m) {
-  bind_struct(m, "CgroupMemory", Field{"version", &CgroupMemory::version},
-              Field{"path", &CgroupMemory::path}, Field{"limit_path", &CgroupMemory::limit_path},
-              Field{"limit_bytes", &CgroupMemory::limit_bytes},
-              Field{"high_bytes", &CgroupMemory::high_bytes},
-              Field{"usage_bytes", &CgroupMemory::usage_bytes},
-              Field{"inactive_file_bytes", &CgroupMemory::inactive_file_bytes},
-              Field{"active_file_bytes", &CgroupMemory::active_file_bytes});
-  bind_struct(m, "SystemMemory", Field{"total_bytes", &SystemMemory::total_bytes},
-              Field{"free_bytes", &SystemMemory::free_bytes},
-              Field{"available_bytes", &SystemMemory::available_bytes});
-}
-
 void bind_texts(py::module_& m) {
   bind_struct(m, "Statm", Field{"vms_bytes", &Statm::vms_bytes},
               Field{"rss_bytes", &Statm::rss_bytes}, Field{"shared_bytes", &Statm::shared_bytes});
@@ -84,12 +69,6 @@ void bind_texts(py::module_& m) {
               Field{"private_hugetlb_bytes", &SmapsRollup::private_hugetlb_bytes});
 }
 
-/// Only Python bytes: a str would have to be encoded, and the texts are bytes.
-template <auto Parse, typename... Args>
-auto parsed(py::bytes const& text, Args const&... args) {
-  return Parse(static_cast<std::string_view>(text), args...);
-}
-
 std::optional<std::uint64_t> bound_of(std::string const& kernel_release, std::uint64_t cpu_count,
                                       std::uint64_t page_bytes,
                                       std::optional<std::uint64_t> thread_count) {
@@ -102,9 +81,6 @@ void bind_parsers(py::module_& m) {
   m.def("parse_statm", &parsed<parse_statm, std::uint64_t>, py::arg("text"), py::arg("page_bytes"));
   m.def("parse_status", &parsed<parse_status>, py::arg("text"));
   m.def("parse_smaps_rollup", &parsed<parse_smaps_rollup>, py::arg("text"));
-  m.def("parse_meminfo", &parsed<parse_meminfo>, py::arg("text"));
-  m.def("parse_cgroup_number", &parsed<parse_cgroup_number, std::string>, py::arg("text"),
-        py::arg("source"));
   m.def("host_from_status", &host_from_status, py::arg("status"));
   m.def("host_from_rollup", &host_from_rollup, py::arg("status"), py::arg("rollup"));
   m.def("host_from_mappings", &host_from_mappings, py::arg("status"), py::arg("mappings"));
@@ -116,12 +92,9 @@ void bind_parsers(py::module_& m) {
 void bind_host(py::module_& m) {
   bind_texts(m);
   bind_host_memory(m);
-  bind_limits(m);
   bind_parsers(m);
   using Release = py::call_guard<py::gil_scoped_release>;
   m.def("read_host", &read_host, py::arg("tier") = HostTier::kBreakdown, Release());
-  m.def("read_cgroup", &read_cgroup, py::arg("root") = "", Release());
-  m.def("read_system", &read_system, Release());
 }
 
 }  // namespace memacct::bindings

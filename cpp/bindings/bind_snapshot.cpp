@@ -230,7 +230,8 @@ void bind_snapshot(py::module_& m) {
               Field{"span_ns", &Snapshot::span_ns}, Field{"pid", &Snapshot::pid},
               Field{"host", &Snapshot::host}, Field{"mappings", &Snapshot::mappings},
               Field{"cgroup", &Snapshot::cgroup}, Field{"system", &Snapshot::system},
-              Field{"devices", &Snapshot::devices}, Field{"torch", &Snapshot::torch})
+              Field{"limits", &Snapshot::limits}, Field{"devices", &Snapshot::devices},
+              Field{"torch", &Snapshot::torch})
       .def("__sub__", [](py::handle after, py::handle before) {
         return py::module_::import("memacct._snapshot").attr("difference")(after, before);
       });

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "memacct/host.hpp"
+#include "memacct/limits.hpp"
 #include "structs.hpp"
 
 namespace memacct::bindings {
@@ -18,8 +19,20 @@ struct EnumNames<HostTier> {
        {HostTier::kMappings, "mappings"}}};
 };
 
+template <>
+struct EnumNames<LimitSource> {
+  static constexpr std::array<std::pair<LimitSource, char const*>, 4> value{
+      {{LimitSource::kMachine, "machine"},
+       {LimitSource::kCgroup, "cgroup"},
+       {LimitSource::kCgroupHigh, "cgroup_high"},
+       {LimitSource::kCgroupMemsw, "cgroup_memsw"}}};
+};
+
 }  // namespace memacct::bindings
 
 template <>
 struct pybind11::detail::type_caster<memacct::HostTier>
     : memacct::bindings::EnumCaster<memacct::HostTier> {};
+template <>
+struct pybind11::detail::type_caster<memacct::LimitSource>
+    : memacct::bindings::EnumCaster<memacct::LimitSource> {};

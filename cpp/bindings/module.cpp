@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.def("monotonic_ns", &memacct::monotonic_ns);
   bindings::bind_errors(m);
   bindings::bind_host(m);
+  bindings::bind_limits(m);
   bindings::bind_mappings(m);
   bindings::bind_residency(m);
   bindings::bind_device(m);

@@ -1,10 +1,9 @@
 #include "memacct/cgroup.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <array>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "memacct/cgroup_text.hpp"
 #include "memacct/proc_file.hpp"
@@ -17,136 +16,221 @@ struct Files {
   char const* limit;
   char const* high;
   char const* usage;
+  char const* swap_limit;
+  char const* swap_usage;
+  char const* memsw_limit;
+  char const* memsw_usage;
   char const* inactive_file;  // keys in memory.stat; v1's plain keys leave out the children
   char const* active_file;
+  char const* swap;
 };
-constexpr Files kV1{"memory.limit_in_bytes", "", "memory.usage_in_bytes", "total_inactive_file",
-                    "total_active_file"};
-constexpr Files kV2{"memory.max", "memory.high", "memory.current", "inactive_file", "active_file"};
+constexpr Files kV1{.limit = "memory.limit_in_bytes",
+                    .high = "",
+                    .usage = "memory.usage_in_bytes",
+                    .swap_limit = "",
+                    .swap_usage = "",
+                    .memsw_limit = "memory.memsw.limit_in_bytes",
+                    .memsw_usage = "memory.memsw.usage_in_bytes",
+                    .inactive_file = "total_inactive_file",
+                    .active_file = "total_active_file",
+                    .swap = "total_swap"};
+constexpr Files kV2{.limit = "memory.max",
+                    .high = "memory.high",
+                    .usage = "memory.current",
+                    .swap_limit = "memory.swap.max",
+                    .swap_usage = "memory.swap.current",
+                    .memsw_limit = "",
+                    .memsw_usage = "",
+                    .inactive_file = "inactive_file",
+                    .active_file = "active_file",
+                    .swap = ""};
 
-/// A group on the way from this process's own to the topmost that the mount shows.
-struct Level {
-  std::string directory;
-  std::string path;  // in the names of /proc/self/cgroup
-};
-
-/// What lies below `root` in `path`; nullopt if nothing does. "/" is above everything.
-std::optional<std::string_view> below(std::string_view path, std::string_view root) {
-  if (root == "/") root = "";
-  if (!path.starts_with(root)) return std::nullopt;
-  auto rest = path.substr(root.size());
-  if (!rest.empty() && !rest.starts_with('/')) return std::nullopt;
-  return rest == "/" ? "" : rest;
-}
-
-/// Own group first. Empty if no mount shows the group: a path with ".." lies outside of the
-/// cgroup namespace.
-std::vector<Level> find_levels(std::string const& root, CgroupName const& name,
-                               std::vector<CgroupMount> const& mounts) {
-  std::vector<Level> levels;
-  if (name.path.find("/..") != std::string::npos) return levels;
-  for (auto const& mount : mounts) {
-    auto const rest = below(name.path, mount.root);
-    if (!rest) continue;
-    auto relative = std::string(*rest);
-    while (true) {
-      auto path = (mount.root == "/" ? "" : mount.root) + relative;
-      levels.push_back({.directory = root + mount.mount_point + relative,
-                        .path = path.empty() ? "/" : std::move(path)});
-      if (relative.empty()) return levels;
-      relative.resize(relative.rfind('/'));
-    }
-  }
-  return levels;
-}
-
-bool has_controller(Level const& level) {
-  return ::access((level.directory + "/memory.stat").c_str(), F_OK) == 0;
-}
+using Bytes = std::optional<std::uint64_t>;
 
 /// nullopt: there is no such file, or it says "no limit".
-std::optional<std::uint64_t> read_number(Level const& level, char const* file) {
+Bytes read_number(CgroupFolder const& folder, char const* file) {
   if (*file == '\0') return std::nullopt;
-  auto const path = level.directory + "/" + file;
+  auto const path = folder.directory + "/" + file;
   auto const text = read_file(path);
   return text ? parse_cgroup_number(*text, path) : std::nullopt;
 }
 
-std::optional<std::uint64_t> smaller(std::optional<std::uint64_t> a,
-                                     std::optional<std::uint64_t> b) {
+Bytes smaller(Bytes a, Bytes b) {
   if (!a || !b) return a ? a : b;
   return std::min(*a, *b);
 }
 
-/// Usage and page cache of one level.
-struct Usage {
-  std::optional<std::uint64_t> usage_bytes;
-  std::optional<std::uint64_t> inactive_file_bytes;
-  std::optional<std::uint64_t> active_file_bytes;
-};
-
-Usage read_usage(Level const& level, Files const& files) {
-  Usage usage{.usage_bytes = read_number(level, files.usage)};
-  auto const path = level.directory + "/memory.stat";
-  auto const stat = read_file(path);
-  if (!stat) return usage;
-  usage.inactive_file_bytes = find_cgroup_stat(*stat, files.inactive_file, path);
-  usage.active_file_bytes = find_cgroup_stat(*stat, files.active_file, path);
-  return usage;
+/// a - b, at least 0: the kernel sums the two at different times.
+Bytes difference(Bytes a, Bytes b) {
+  if (!a || !b) return std::nullopt;
+  return *a - std::min(*a, *b);
 }
 
-/// The level whose limit is reached first.
-struct Binding {
-  std::uint64_t limit_bytes = 0;
-  std::optional<std::string> path;
-  Usage usage;
-
-  /// What still fits: page cache makes way. All of the limit if the usage is unknown.
-  [[nodiscard]] std::uint64_t room_bytes() const {
-    if (!usage.usage_bytes) return limit_bytes;
-    auto const cache = usage.inactive_file_bytes.value_or(0) + usage.active_file_bytes.value_or(0);
-    auto const kept = *usage.usage_bytes - std::min(*usage.usage_bytes, cache);
-    return limit_bytes - std::min(limit_bytes, kept);
-  }
-};
-
-/// v1 tells each group the smallest limit over all its ancestors, those above the mount
-/// included. If that one is smaller than all that are visible, it is returned.
-std::optional<std::uint64_t> read_hidden_limit(Level const& own,
-                                               std::optional<std::uint64_t> smallest_visible) {
-  auto const path = own.directory + "/memory.stat";
-  auto const stat = read_file(path);
-  if (!stat) return std::nullopt;
-  auto const value = find_cgroup_stat(*stat, "hierarchical_memory_limit", path);
-  if (!value) return std::nullopt;
-  auto const limit = parse_cgroup_number(std::to_string(*value) + "\n", path);
-  if (limit && smallest_visible && *smallest_visible <= *limit) return std::nullopt;
-  return limit;
-}
-
-/// nullopt if no level has a limit.
-std::optional<Binding> find_binding(std::vector<Level> const& levels, Files const& files,
-                                    bool with_hidden) {
-  std::optional<Binding> binding;
-  std::optional<std::uint64_t> smallest;
-  for (auto const& level : levels) {
-    auto const limit = read_number(level, files.limit);
+/// The least of what the level's limits leave; nullopt if one of them leaves it unknown how much.
+Bytes least_room(CgroupLevel const& level) {
+  std::array<std::pair<Bytes, Bytes>, 3> const limits{
+      {{level.limit_bytes, level.usage_bytes},
+       {level.high_bytes, level.usage_bytes},
+       {level.memsw_limit_bytes, level.memsw_usage_bytes}}};
+  Bytes least;
+  for (auto const& [limit, usage] : limits) {
     if (!limit) continue;
-    smallest = smaller(smallest, limit);
-    Binding const here{
-        .limit_bytes = *limit, .path = level.path, .usage = read_usage(level, files)};
-    // Of equal rooms the higher level's binds: others count against it too.
-    if (!binding || here.room_bytes() <= binding->room_bytes()) binding = here;
+    auto const room = room_within(limit, usage, level);
+    if (!room) return std::nullopt;
+    least = smaller(least, room);
   }
-  auto const hidden = with_hidden ? read_hidden_limit(levels.front(), smallest) : std::nullopt;
-  // Whose usage counts against it is not visible.
-  if (hidden && (!binding || *hidden < binding->room_bytes())) {
-    binding = Binding{.limit_bytes = *hidden, .path = std::nullopt, .usage = {}};
+  return least;
+}
+
+/// v1's memory.stat names the smallest limit over the group and all above it, those out of
+/// sight included.
+struct HierarchicalLimit {
+  bool known = false;  // false: there is no such line
+  Bytes limit_bytes;   // nullopt: unlimited
+};
+
+HierarchicalLimit find_hierarchical(std::string const& stat, char const* key,
+                                    std::string const& path) {
+  auto const value = find_cgroup_stat(stat, key, path);
+  if (!value) return {};
+  return {.known = true, .limit_bytes = parse_cgroup_number(std::to_string(*value) + "\n", path)};
+}
+
+/// The files to read of each level, given the own group's memory.stat: a limit that is
+/// unlimited in the whole hierarchy is not looked for in each.
+Files files_to_read(HierarchicalLimit const& memory, HierarchicalLimit const& memsw) {
+  auto files = kV1;
+  if (memory.known && !memory.limit_bytes) files.limit = "";
+  if (memsw.known && !memsw.limit_bytes) files.memsw_limit = "";
+  return files;
+}
+
+/// What `stat`, the memory.stat of the folder's group, and its other files say.
+CgroupLevel read_level(CgroupFolder const& folder, Files const& files, std::string const& stat) {
+  auto const path = folder.directory + "/memory.stat";
+  CgroupLevel level{.path = folder.path,
+                    .limit_bytes = read_number(folder, files.limit),
+                    .high_bytes = read_number(folder, files.high),
+                    .usage_bytes = read_number(folder, files.usage),
+                    .inactive_file_bytes = find_cgroup_stat(stat, files.inactive_file, path),
+                    .active_file_bytes = find_cgroup_stat(stat, files.active_file, path),
+                    .swap_usage_bytes = *files.swap == '\0'
+                                            ? read_number(folder, files.swap_usage)
+                                            : find_cgroup_stat(stat, files.swap, path),
+                    .swap_limit_bytes = read_number(folder, files.swap_limit),
+                    .memsw_limit_bytes = read_number(folder, files.memsw_limit)};
+  if (level.memsw_limit_bytes) level.memsw_usage_bytes = read_number(folder, files.memsw_usage);
+  level.working_set_bytes = difference(level.usage_bytes, level.inactive_file_bytes);
+  level.uncached_usage_bytes = difference(level.working_set_bytes, level.active_file_bytes);
+  level.room_bytes = least_room(level);
+  return level;
+}
+
+/// Fills the levels and the hidden limit; returns the folder of the first level.
+std::optional<CgroupFolder> read_levels(CgroupMemory& memory,
+                                        std::vector<CgroupFolder> const& folders) {
+  std::optional<CgroupFolder> own;
+  auto files = kV2;
+  for (auto const& folder : folders) {
+    auto const path = folder.directory + "/memory.stat";
+    auto const stat = read_file(path);
+    // A group without the controller is accounted in the nearest ancestor that has it.
+    if (!stat) continue;
+    if (!own && memory.version == 1) {
+      auto const limit = find_hierarchical(*stat, "hierarchical_memory_limit", path);
+      auto const memsw = find_hierarchical(*stat, "hierarchical_memsw_limit", path);
+      files = files_to_read(limit, memsw);
+      memory.hidden_limit_bytes = limit.limit_bytes;
+    }
+    if (!own) own = folder;
+    memory.levels.push_back(read_level(folder, files, *stat));
+  }
+  // Hidden is only what is smaller than all that is visible.
+  for (auto const& level : memory.levels) {
+    if (level.limit_bytes && level.limit_bytes <= memory.hidden_limit_bytes) {
+      memory.hidden_limit_bytes.reset();
+    }
+  }
+  return own;
+}
+
+/// The level whose hard limit is reached first; nullptr if no level has one.
+CgroupLevel const* find_binding(std::vector<CgroupLevel> const& levels) {
+  CgroupLevel const* binding = nullptr;
+  std::uint64_t least = 0;
+  for (auto const& level : levels) {
+    if (!level.limit_bytes) continue;
+    // All of the limit if the usage is unknown.
+    auto const room =
+        room_within(level.limit_bytes, level.usage_bytes, level).value_or(*level.limit_bytes);
+    // Of equal rooms the higher level's binds: others count against it too.
+    if (binding != nullptr && room > least) continue;
+    binding = &level;
+    least = room;
   }
   return binding;
 }
 
+/// What the kernel counted in one group: nullopt if it tells nothing.
+std::optional<CgroupEvents> read_events(CgroupFolder const& folder, int version) {
+  if (version == 2) {
+    auto const path = folder.directory + "/memory.events";
+    auto const text = read_optional_file(path);
+    return text ? std::optional(parse_cgroup_events(*text, path)) : std::nullopt;
+  }
+  auto const path = folder.directory + "/memory.oom_control";
+  auto const control = read_optional_file(path);
+  auto const fails_path = folder.directory + "/memory.failcnt";
+  auto const fails = read_optional_file(fails_path);
+  if (!control && !fails) return std::nullopt;
+  CgroupEvents events;
+  if (control) events.oom_kill_count = find_cgroup_stat(*control, "oom_kill", path);
+  if (fails) events.max_count = parse_cgroup_number(*fails, fails_path);
+  return events;
+}
+
+std::optional<Pressure> read_pressure(CgroupFolder const& folder, int version) {
+  if (version != 2) return std::nullopt;
+  auto const path = folder.directory + "/memory.pressure";
+  auto const text = read_optional_file(path);
+  return text ? std::optional(parse_pressure(*text, path)) : std::nullopt;
+}
+
+/// Says in `memory` which of its levels binds, and what counts there.
+void fill_binding(CgroupMemory& memory) {
+  auto const* const binding = find_binding(memory.levels);
+  for (auto const& level : memory.levels) {
+    memory.high_bytes = smaller(memory.high_bytes, level.high_bytes);
+  }
+  auto const hidden = memory.hidden_limit_bytes;
+  auto const room = binding == nullptr
+                        ? std::nullopt
+                        : room_within(binding->limit_bytes, binding->usage_bytes, *binding);
+  if (hidden && (binding == nullptr || *hidden < room.value_or(*binding->limit_bytes))) {
+    memory.limit_bytes = hidden;
+    return;
+  }
+  auto const& level = binding == nullptr ? memory.levels.front() : *binding;
+  if (binding != nullptr) {
+    memory.limit_bytes = level.limit_bytes;
+    memory.limit_path = level.path;
+  }
+  memory.usage_bytes = level.usage_bytes;
+  memory.inactive_file_bytes = level.inactive_file_bytes;
+  memory.active_file_bytes = level.active_file_bytes;
+  memory.working_set_bytes = level.working_set_bytes;
+  memory.uncached_usage_bytes = level.uncached_usage_bytes;
+  memory.swap_usage_bytes = level.swap_usage_bytes;
+}
+
 }  // namespace
+
+std::optional<std::uint64_t> room_within(std::optional<std::uint64_t> limit_bytes,
+                                         std::optional<std::uint64_t> usage_bytes,
+                                         CgroupLevel const& level) noexcept {
+  auto const held = difference(usage_bytes, level.inactive_file_bytes.value_or(0));
+  return difference(limit_bytes, difference(held, level.active_file_bytes.value_or(0)));
+}
 
 std::optional<CgroupMemory> read_cgroup(std::string const& root) {
   auto const self = read_file(root + "/proc/self/cgroup");
@@ -154,25 +238,15 @@ std::optional<CgroupMemory> read_cgroup(std::string const& root) {
   if (!self || !mountinfo) return std::nullopt;
   auto const name = parse_self_cgroup(*self);
   if (!name) return std::nullopt;
-  auto levels = find_levels(root, *name, parse_cgroup_mounts(*mountinfo, name->version));
-  // A group without the controller is accounted in the nearest ancestor that has it.
-  std::erase_if(levels, [](Level const& level) { return !has_controller(level); });
-  if (levels.empty()) return std::nullopt;
 
-  auto const& files = name->version == 1 ? kV1 : kV2;
   CgroupMemory memory{.version = name->version, .path = name->path};
-  for (auto const& level : levels) {
-    memory.high_bytes = smaller(memory.high_bytes, read_number(level, files.high));
-  }
-  auto const binding = find_binding(levels, files, name->version == 1);
-  if (binding) {
-    memory.limit_bytes = binding->limit_bytes;
-    memory.limit_path = binding->path;
-  }
-  auto const usage = binding ? binding->usage : read_usage(levels.front(), files);
-  memory.usage_bytes = usage.usage_bytes;
-  memory.inactive_file_bytes = usage.inactive_file_bytes;
-  memory.active_file_bytes = usage.active_file_bytes;
+  auto folders = find_cgroup_folders(*name, parse_cgroup_mounts(*mountinfo, name->version));
+  for (auto& folder : folders) folder.directory.insert(0, root);
+  auto const own = read_levels(memory, folders);
+  if (!own) return std::nullopt;
+  memory.events = read_events(*own, name->version);
+  memory.pressure = read_pressure(*own, name->version);
+  fill_binding(memory);
   return memory;
 }
 

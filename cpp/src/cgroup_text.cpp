@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "memacct/text.hpp"
 #include "memacct/units.hpp"
@@ -47,6 +48,15 @@ std::string unescaped(std::string_view path) {
   return result;
 }
 
+/// What lies below `root` in `path`; nullopt if nothing does. "/" is above everything.
+std::optional<std::string_view> below(std::string_view path, std::string_view root) {
+  if (root == "/") root = "";
+  if (!path.starts_with(root)) return std::nullopt;
+  auto rest = path.substr(root.size());
+  if (!rest.empty() && !rest.starts_with('/')) return std::nullopt;
+  return rest == "/" ? "" : rest;
+}
+
 }  // namespace
 
 std::optional<CgroupName> parse_self_cgroup(std::string_view text) {
@@ -83,9 +93,32 @@ std::vector<CgroupMount> parse_cgroup_mounts(std::string_view text, int version)
     std::array<std::string_view, 5> parts;
     for (auto& part : parts) part = take_until(head, ' ');
     if (parts[4].empty()) throw_format(kMountinfo, "no mount point", line);
-    mounts.push_back({.root = unescaped(parts[3]), .mount_point = unescaped(parts[4])});
+    CgroupMount mount{.root = unescaped(parts[3]), .mount_point = unescaped(parts[4])};
+    // A later mount at the same point covers the earlier one.
+    std::erase_if(mounts,
+                  [&](auto const& other) { return other.mount_point == mount.mount_point; });
+    mounts.push_back(std::move(mount));
   }
   return mounts;
+}
+
+std::vector<CgroupFolder> find_cgroup_folders(CgroupName const& name,
+                                              std::vector<CgroupMount> const& mounts) {
+  std::vector<CgroupFolder> folders;
+  if (name.path.find("/..") != std::string::npos) return folders;
+  for (auto const& mount : mounts) {
+    auto const rest = below(name.path, mount.root);
+    if (!rest) continue;
+    auto relative = std::string(*rest);
+    while (true) {
+      auto path = (mount.root == "/" ? "" : mount.root) + relative;
+      folders.push_back({.directory = mount.mount_point + relative,
+                         .path = path.empty() ? "/" : std::move(path)});
+      if (relative.empty()) return folders;
+      relative.resize(relative.rfind('/'));
+    }
+  }
+  return folders;
 }
 
 std::optional<std::uint64_t> parse_cgroup_number(std::string_view text, std::string const& source) {
@@ -108,6 +141,16 @@ std::optional<std::uint64_t> find_cgroup_stat(std::string_view text, std::string
     return value;
   }
   return std::nullopt;
+}
+
+CgroupEvents parse_cgroup_events(std::string_view text, std::string const& source) {
+  auto const count = [&](std::string_view key) { return find_cgroup_stat(text, key, source); };
+  return {.low_count = count("low"),
+          .high_count = count("high"),
+          .max_count = count("max"),
+          .oom_count = count("oom"),
+          .oom_kill_count = count("oom_kill"),
+          .oom_group_kill_count = count("oom_group_kill")};
 }
 
 }  // namespace memacct

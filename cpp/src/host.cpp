@@ -16,7 +16,6 @@ namespace {
 constinit ProcFile statm_file{"/proc/self/statm"};
 constinit ProcFile status_file{"/proc/self/status"};
 constinit ProcFile rollup_file{"/proc/self/smaps_rollup"};
-constinit ProcFile meminfo_file{"/proc/meminfo"};
 
 // Status is about 1.5 KB, and more on machines of hundreds of CPUs or nodes. On the stack,
 // since reading memory must not change it.
@@ -169,11 +168,6 @@ HostMemory read_host(HostTier tier) {
   host.pid = pid;
   host.rss_error_bound_bytes = rss_error_bound(thread_count);
   return host;
-}
-
-SystemMemory read_system() {
-  Buffer buffer;
-  return meminfo_file.read(buffer, parse_meminfo);
 }
 
 }  // namespace memacct

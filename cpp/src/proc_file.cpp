@@ -156,4 +156,15 @@ std::optional<std::string> read_file(std::string const& path) {
   return text;
 }
 
+std::optional<std::string> read_optional_file(std::string const& path) {
+  try {
+    return read_file(path);
+  } catch (SourceUnavailableError const&) {
+    return std::nullopt;
+  } catch (SourceReadError const& error) {
+    if (error.error_number() == EOPNOTSUPP) return std::nullopt;
+    throw;
+  }
+}
+
 }  // namespace memacct

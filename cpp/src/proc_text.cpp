@@ -2,8 +2,8 @@
 
 #include <array>
 
+#include "memacct/kib_lines.hpp"
 #include "memacct/text.hpp"
-#include "memacct/units.hpp"
 
 namespace memacct {
 namespace {
@@ -11,65 +11,6 @@ namespace {
 constexpr char const* kStatm = "/proc/self/statm";
 constexpr char const* kStatus = "/proc/self/status";
 constexpr char const* kSmapsRollup = "/proc/self/smaps_rollup";
-constexpr char const* kMeminfo = "/proc/meminfo";
-
-/// "  123 kB", as it stands after a key and its colon, in bytes.
-std::uint64_t parse_kib(std::string_view value, char const* source, std::string_view line) {
-  constexpr std::string_view kUnit = " kB";
-  auto const start = value.find_first_not_of(" \t");
-  if (start == std::string_view::npos || !value.ends_with(kUnit)) {
-    throw_format(source, "not a size in kB", line);
-  }
-  value = value.substr(start, value.size() - start - kUnit.size());
-  auto const bytes = scaled(parse_number(value), kKiB);
-  if (!bytes) throw_format(source, "not a size in kB", line);
-  return *bytes;
-}
-
-/// One line that we read: its key, and whether a text without it is not this file.
-struct KibLine {
-  std::string_view key;
-  bool required = false;
-};
-
-/// A bit per letter. Most lines of a file are told from ours by their first one.
-std::uint64_t letter_bit(char letter) {
-  return std::uint64_t{1} << (static_cast<unsigned>(letter) & 63U);
-}
-
-bool has_key(std::string_view line, std::string_view key) {
-  return line.size() > key.size() && line[key.size()] == ':' && line.starts_with(key);
-}
-
-/// The values of `lines` in `text`, in their order; lines with other keys are passed over.
-/// Looks no further once it has them all. Fast if `lines` are in the kernel's order: each
-/// line is first compared with the one after the last that was found.
-template <std::size_t N>
-std::array<std::optional<std::uint64_t>, N> read_kib_lines(std::string_view text,
-                                                           char const* source,
-                                                           std::array<KibLine, N> const& lines) {
-  std::array<std::optional<std::uint64_t>, N> values;
-  std::uint64_t first_letters = 0;
-  for (auto const& line : lines) first_letters |= letter_bit(line.key.front());
-  std::size_t next = 0;
-  for (std::size_t found = 0; found < N && !text.empty();) {
-    auto const line = take_line(text, source);
-    if (line.empty() || (letter_bit(line.front()) & first_letters) == 0) continue;
-    for (std::size_t tried = 0; tried < N; ++tried) {
-      auto const i = next + tried < N ? next + tried : next + tried - N;
-      if (!has_key(line, lines[i].key)) continue;
-      if (values[i]) throw_format(source, "a second line of this name", line);
-      values[i] = parse_kib(line.substr(lines[i].key.size() + 1), source, line);
-      next = i + 1 < N ? i + 1 : 0;
-      ++found;
-      break;
-    }
-  }
-  for (std::size_t i = 0; i < N; ++i) {
-    if (lines[i].required && !values[i]) throw_format(source, "a line is missing", lines[i].key);
-  }
-  return values;
-}
 
 /// Of status.
 std::optional<std::uint64_t> find_thread_count(std::string_view text) {
@@ -162,13 +103,6 @@ SmapsRollup parse_smaps_rollup(std::string_view text) {
           .anonymous_bytes = values[9],
           .swap_pss_bytes = values[11],
           .private_hugetlb_bytes = values[10]};
-}
-
-SystemMemory parse_meminfo(std::string_view text) {
-  static constexpr std::array<KibLine, 3> kLines{
-      {{"MemTotal", true}, {"MemFree", true}, {"MemAvailable"}}};
-  auto const values = read_kib_lines(text, kMeminfo, kLines);
-  return {.total_bytes = *values[0], .free_bytes = *values[1], .available_bytes = values[2]};
 }
 
 }  // namespace memacct

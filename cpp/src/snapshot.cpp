@@ -78,7 +78,8 @@ Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices, std::u
   result.pid = result.host.pid;
   if (request.limits) {
     read_if_available(result.cgroup, [] { return read_cgroup(); });
-    read_if_available(result.system, read_system);
+    read_if_available(result.system, [] { return read_system(); });
+    if (result.cgroup || result.system) result.limits = find_limits(result.cgroup, result.system);
   }
   if (with_devices) {
     auto const options = device_options(result.torch);

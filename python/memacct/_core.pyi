@@ -13,6 +13,7 @@ from memacct._types import SnapshotDelta
 __version__: str
 
 HostTier = Literal["counters", "breakdown", "rollup", "residency", "mappings"]
+LimitSource = Literal["machine", "cgroup", "cgroup_high", "cgroup_memsw"]
 AttributionSource = Literal["pid", "nspid", "fingerprint", "broker", "allocator_bound", "none"]
 
 # ---------------------------------------------------------------- host
@@ -67,36 +68,174 @@ class HostMemory:
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
+class Pressure:
+    """Pressure stall information: the part of the time in which tasks waited for memory.
+
+    some: at least one task; full: all that were not idle at once. Linux >= 4.20.
+    """
+
+    some_avg10_ratio: float  # 0..1, of the last 10, 60 and 300 s
+    some_avg60_ratio: float
+    some_avg300_ratio: float
+    some_stalled_ns: int  # since boot, or since the group was made
+    full_avg10_ratio: float | None
+    full_avg60_ratio: float | None
+    full_avg300_ratio: float | None
+    full_stalled_ns: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> Pressure: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class CgroupEvents:
+    """How often a control group met its limits, since it was made.
+
+    v2 (memory.events) counts what happened in the group or below. v1 tells oom_kill
+    (memory.oom_control) and max (memory.failcnt), of the group alone.
+    """
+
+    low_count: int | None  # reclaimed although below memory.low
+    high_count: int | None  # throttled above memory.high
+    max_count: int | None  # about to exceed the limit
+    oom_count: int | None  # at the limit, and nothing was left to reclaim
+    oom_kill_count: int | None  # processes killed, under any level's limit
+    oom_group_kill_count: int | None  # Linux >= 5.17
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> CgroupEvents: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class CgroupLevel:
+    """One control group on the way from the process's own to the topmost that is visible.
+
+    A limit that is None does not limit.
+    """
+
+    path: str
+    limit_bytes: int | None
+    high_bytes: int | None  # memory.high (v2): above it the kernel throttles
+    usage_bytes: int | None
+    inactive_file_bytes: int | None
+    active_file_bytes: int | None
+    working_set_bytes: int | None  # usage - inactive_file, as cAdvisor and the kubelet count
+    uncached_usage_bytes: int | None  # less active_file too, as Ray's memory monitor counts
+    swap_usage_bytes: int | None  # swapped out, so not in usage
+    swap_limit_bytes: int | None  # memory.swap.max (v2): of swap alone
+    memsw_limit_bytes: int | None  # v1: of memory and swap together
+    memsw_usage_bytes: int | None  # read only under a limit
+    room_bytes: int | None  # until the first of its limits, if page cache makes way
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> CgroupLevel: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class CgroupMemory:
     """Memory limit and usage of this process's control group, both of the level that binds.
 
     That is the level with the least room: limit - usage + page cache. One whose usage is
-    unknown counts with its whole limit.
+    unknown counts with its whole limit. Without a limit, usage is that of the own group. Only
+    hard limits count here; ``Snapshot.limits`` weighs memory.high and the machine too.
     """
 
     version: int  # 1 or 2
     path: str  # the group of this process, as /proc/self/cgroup names it
     limit_path: str | None  # the level whose limit binds; None: no level limits
     limit_bytes: int | None  # None: unlimited
-    high_bytes: int | None
+    high_bytes: int | None  # the smallest of all levels
     usage_bytes: int | None
     inactive_file_bytes: int | None
     active_file_bytes: int | None
+    working_set_bytes: int | None  # this and the next two: see CgroupLevel
+    uncached_usage_bytes: int | None
+    swap_usage_bytes: int | None
+    hidden_limit_bytes: int | None  # v1: a smaller limit, of a level above what the mount shows
+    levels: tuple[CgroupLevel, ...]  # from the own group upwards
+    pressure: Pressure | None  # of levels[0]; None: v1, or PSI is off
+    events: CgroupEvents | None  # of levels[0]
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> CgroupMemory: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
+class NumaNode:
+    """One NUMA node. The nodes' totals may be less than the machine's (balloons, hotplug)."""
+
+    node: int
+    total_bytes: int
+    free_bytes: int
+    inactive_file_bytes: int | None
+    active_file_bytes: int | None
+    anon_bytes: int | None
+    shmem_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> NumaNode: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class HugetlbPool:
+    """The hugetlb pages of one size; reserved ones are promised, but still among the free."""
+
+    page_bytes: int
+    total_count: int  # surplus pages included
+    free_count: int
+    reserved_count: int
+    surplus_count: int
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> HugetlbPool: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class SystemMemory:
-    """/proc/meminfo of the machine."""
+    """The machine: /proc/meminfo, pressure, NUMA nodes, hugetlb pools.
+
+    available is the kernel's estimate of what new work may take without swapping. hugetlb
+    pools are part of total, and their free pages no part of available.
+    """
 
     total_bytes: int
     free_bytes: int
     available_bytes: int | None
+    cached_bytes: int | None  # page cache, with shmem
+    shmem_bytes: int | None
+    dirty_bytes: int | None
+    swap_total_bytes: int | None
+    swap_free_bytes: int | None
+    hugetlb_bytes: int | None  # pools of every size
+    # None: this kernel has none (or PSI is off), or it is not permitted
+    pressure: Pressure | None
+    nodes: tuple[NumaNode, ...] | None
+    hugetlb_pools: tuple[HugetlbPool, ...] | None  # by page size
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> SystemMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class MemoryLimits:
+    """Which of all limits on this process's memory counts: its groups' and the machine's.
+
+    The smallest limit and the least room may be of different levels. memory.high counts as a
+    limit ("cgroup_high"), since the kernel slows down what is above it; v1's limit of memory
+    and swap together is "cgroup_memsw". Swap is room for nothing here. A limit above what is
+    visible from this process counts only where v1 tells it.
+    """
+
+    effective_limit_bytes: int | None
+    effective_limit_source: LimitSource | None
+    effective_limit_path: str | None  # None: the machine, or above what the mount shows
+    headroom_bytes: int | None  # of a group limit - usage + page cache; of the machine available
+    headroom_source: LimitSource | None
+    headroom_path: str | None
+    headroom_known: bool  # False: some usage is unknown, and headroom only an upper bound
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> MemoryLimits: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 def read_host(tier: HostTier = "breakdown") -> HostMemory:
@@ -105,11 +244,14 @@ def read_host(tier: HostTier = "breakdown") -> HostMemory:
 def read_cgroup(root: str = "") -> CgroupMemory | None:
     """Reads this process's control group; None if it is in none that a mount shows.
 
-    ``root`` is put before every path, for tests. Opens about ten files: 50-200 us.
+    ``root`` is put before every path, for tests. Opens five or six files a level: 100-300 us.
     """
 
-def read_system() -> SystemMemory:
-    """Reads /proc/meminfo."""
+def read_system(root: str = "") -> SystemMemory:
+    """Reads the machine's memory; what is not there of pressure, nodes, pools is left out."""
+
+def find_limits(cgroup: CgroupMemory | None, system: SystemMemory | None) -> MemoryLimits:
+    """Returns what binds. Pure."""
 
 # The parsers behind them, for tests. Each raises SourceFormatError and nothing else.
 
@@ -166,7 +308,12 @@ def parse_statm(text: bytes, page_bytes: int) -> Statm: ...
 def parse_status(text: bytes) -> Status: ...
 def parse_smaps_rollup(text: bytes) -> SmapsRollup: ...
 def parse_meminfo(text: bytes) -> SystemMemory: ...
+def parse_node_meminfo(text: bytes, node: int, source: str) -> NumaNode: ...
+def parse_number_list(text: bytes, source: str) -> list[int]: ...
+def parse_pressure(text: bytes, source: str) -> Pressure: ...
+def parse_hugepages_name(name: bytes, source: str) -> int: ...
 def parse_cgroup_number(text: bytes, source: str) -> int | None: ...
+def parse_cgroup_events(text: bytes, source: str) -> CgroupEvents: ...
 def rss_error_bound(
     kernel_release: str, cpu_count: int, page_bytes: int, thread_count: int | None = None
 ) -> int | None: ...
@@ -507,6 +654,7 @@ class Snapshot:
     mappings: Mappings | None  # with the tiers 'residency' and 'mappings'
     cgroup: CgroupMemory | None
     system: SystemMemory | None
+    limits: MemoryLimits | None  # which limit of cgroup and system binds
     devices: tuple[DeviceMemory, ...] | None
     torch: tuple[AllocatorMemory, ...] | None
     def __sub__(self, before: Snapshot, /) -> SnapshotDelta: ...

@@ -43,9 +43,13 @@ class _Terms:
         return cls(**terms) if uuid is None else cls(uuid=uuid, **terms)  # type: ignore[call-arg]
 
     @classmethod
+    def _term(cls, reading: object, name: str) -> Any:
+        return getattr(reading, name)
+
+    @classmethod
     def between(cls, after: object, before: object) -> Self:
         """Returns ``after - before``, term by term, of two readings of one thing."""
-        terms = {n: _difference(getattr(after, n), getattr(before, n)) for n in cls._names()}
+        terms = {n: _difference(cls._term(after, n), cls._term(before, n)) for n in cls._names()}
         return cls._of(terms, after)
 
     @classmethod
@@ -64,10 +68,29 @@ class _Terms:
         return self._of(terms, self)
 
     def changes(self) -> Iterator[tuple[str, int]]:
-        """Yields the name, without its unit, and the value of each term that is not zero."""
+        """Yields the name and the value of each term that is not zero."""
         for name in self._names():
             if value := getattr(self, name):
-                yield name.removesuffix("_bytes"), value
+                yield name, value
+
+
+class _LimitTerms(_Terms):
+    """Terms of a reading, or of the pressure and the events that it holds, if they are known."""
+
+    __slots__ = ()
+
+    @classmethod
+    def _term(cls, reading: object, name: str) -> Any:
+        for part in (reading, *(getattr(reading, held, None) for held in ("pressure", "events"))):
+            if hasattr(part, name):
+                return getattr(part, name)
+        return None
+
+
+def _format_term(name: str, value: int) -> str:
+    if name.endswith("_bytes"):
+        return ("+" if value > 0 else "") + format_bytes(value)
+    return f"{value / 1e9:+.6f} s" if name.endswith("_ns") else f"{value:+d}"
 
 
 TermsT = TypeVar("TermsT", bound=_Terms)
@@ -109,20 +132,39 @@ class HostDelta(_Terms):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupDelta(_Terms):
-    """Change of what counts against a control group's limit."""
+class CgroupDelta(_LimitTerms):
+    """Change of what counts against a control group's limit. See ``CgroupMemory``.
+
+    stalled and counts are what its ``pressure`` and ``events`` counted meanwhile.
+    """
 
     usage_bytes: int | None
     inactive_file_bytes: int | None
     active_file_bytes: int | None
+    working_set_bytes: int | None
+    uncached_usage_bytes: int | None
+    swap_usage_bytes: int | None
+    some_stalled_ns: int | None
+    full_stalled_ns: int | None
+    high_count: int | None
+    max_count: int | None
+    oom_count: int | None
+    oom_kill_count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SystemDelta(_Terms):
-    """Change of the machine's memory."""
+class SystemDelta(_LimitTerms):
+    """Change of the machine's memory. See ``SystemMemory``."""
 
     free_bytes: int
     available_bytes: int | None
+    cached_bytes: int | None
+    shmem_bytes: int | None
+    dirty_bytes: int | None
+    swap_free_bytes: int | None
+    hugetlb_bytes: int | None
+    some_stalled_ns: int | None
+    full_stalled_ns: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +243,8 @@ class SnapshotDelta:
         lines = [f"process {self.pid}, change over {self.elapsed_ns / 1e9:.3f} s"]
         for title, terms in self._groups():
             for name, value in terms.changes():
-                sign = "+" if value > 0 else ""
-                lines.append(f"  {title:<10} {name:<16} {sign + format_bytes(value):>14}")
+                label = name.removesuffix("_bytes")
+                lines.append(f"  {title:<10} {label:<16} {_format_term(name, value):>14}")
         if self.mappings is not None and self.mappings.kinds:
             lines.append(str(self.mappings))
         return "\n".join(lines)

@@ -26,8 +26,22 @@ struct CgroupMount {
   bool operator==(CgroupMount const&) const = default;
 };
 
-/// The mounts of the memory hierarchy of `version`, in the order of the file.
+/// The mounts of the memory hierarchy of `version`, in the order of the file, without those
+/// that a later one at the same point covers.
 [[nodiscard]] std::vector<CgroupMount> parse_cgroup_mounts(std::string_view text, int version);
+
+/// Where a group's files are.
+struct CgroupFolder {
+  std::string directory;
+  std::string path;  // in the names of /proc/self/cgroup
+  bool operator==(CgroupFolder const&) const = default;
+};
+
+/// The folders of the group `name` and its ancestors, as far as the first of `mounts` that
+/// holds the group shows them; own group first. Empty if none does: a path with ".." lies
+/// outside of the cgroup namespace.
+[[nodiscard]] std::vector<CgroupFolder> find_cgroup_folders(CgroupName const& name,
+                                                            std::vector<CgroupMount> const& mounts);
 
 /// The one number in a cgroup file; nullopt if it says "no limit": "max" (v2), or v1's
 /// largest number of whole pages, which is about 2^63. `source` names the file in errors.
@@ -38,5 +52,20 @@ struct CgroupMount {
 [[nodiscard]] std::optional<std::uint64_t> find_cgroup_stat(std::string_view text,
                                                             std::string_view key,
                                                             std::string const& source);
+
+/// How often a group met its limits, since it was made. v2 counts what happened in it or below
+/// (memory.events). v1 tells the last kill and the limit's hits, of the group alone.
+struct CgroupEvents {
+  std::optional<std::uint64_t> low_count;       // reclaimed although below memory.low
+  std::optional<std::uint64_t> high_count;      // throttled above memory.high
+  std::optional<std::uint64_t> max_count;       // about to exceed the limit; v1: memory.failcnt
+  std::optional<std::uint64_t> oom_count;       // at the limit, and nothing was left to reclaim
+  std::optional<std::uint64_t> oom_kill_count;  // processes killed, under any level's limit
+  std::optional<std::uint64_t> oom_group_kill_count;  // Linux >= 5.17
+  bool operator==(CgroupEvents const&) const = default;
+};
+
+/// memory.events (v2).
+[[nodiscard]] CgroupEvents parse_cgroup_events(std::string_view text, std::string const& source);
 
 }  // namespace memacct

@@ -84,8 +84,4 @@ struct HostMemory {
 /// What status says of this process; what host_from_mappings() needs. @throws as read_host.
 [[nodiscard]] Status read_status();
 
-/// Reads the machine. @throws as read_host.
-/// Source: /proc/meminfo.
-[[nodiscard]] SystemMemory read_system();
-
 }  // namespace memacct

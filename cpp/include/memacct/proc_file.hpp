@@ -75,4 +75,8 @@ class ProcFile {
 /// Cost: open, read, close; allocates.
 [[nodiscard]] std::optional<std::string> read_file(std::string const& path);
 
+/// As read_file, of what a reading can do without: nullopt also if it is not permitted, or if
+/// the kernel has it turned off (EOPNOTSUPP: pressure). @throws SourceReadError otherwise.
+[[nodiscard]] std::optional<std::string> read_optional_file(std::string const& path);
+
 }  // namespace memacct

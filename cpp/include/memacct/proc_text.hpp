@@ -52,18 +52,9 @@ struct SmapsRollup {
   bool operator==(SmapsRollup const&) const = default;
 };
 
-/// /proc/meminfo of the machine.
-struct SystemMemory {
-  std::uint64_t total_bytes{};                   // MemTotal
-  std::uint64_t free_bytes{};                    // MemFree
-  std::optional<std::uint64_t> available_bytes;  // MemAvailable, Linux >= 3.14
-  bool operator==(SystemMemory const&) const = default;
-};
-
 /// @throws SourceFormatError from each parser below, if the text is not understood.
 [[nodiscard]] Statm parse_statm(std::string_view text, std::uint64_t page_bytes);
 [[nodiscard]] Status parse_status(std::string_view text);
 [[nodiscard]] SmapsRollup parse_smaps_rollup(std::string_view text);
-[[nodiscard]] SystemMemory parse_meminfo(std::string_view text);
 
 }  // namespace memacct

@@ -8,7 +8,9 @@
 #include "memacct/cgroup.hpp"
 #include "memacct/device.hpp"
 #include "memacct/host.hpp"
+#include "memacct/limits.hpp"
 #include "memacct/mapping_table.hpp"
+#include "memacct/system.hpp"
 
 namespace memacct {
 
@@ -30,6 +32,7 @@ struct Snapshot {
   std::optional<MappingTable> mappings;  // nullopt: not asked for, or no source here
   std::optional<CgroupMemory> cgroup;
   std::optional<SystemMemory> system;
+  std::optional<MemoryLimits> limits;  // what of cgroup and system binds; nullopt: neither is known
   std::optional<std::vector<DeviceMemory>> devices;  // nullopt: not asked for, or no driver
   std::optional<std::vector<AllocatorMemory>> torch;
   bool operator==(Snapshot const&) const = default;

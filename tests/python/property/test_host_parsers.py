@@ -19,7 +19,18 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "smaps_rollup": _core.parse_smaps_rollup,
     "meminfo": _core.parse_meminfo,
     "cgroup": lambda text: _core.parse_cgroup_number(text, "file"),
+    "cgroup_events": lambda text: _core.parse_cgroup_events(text, "file"),
+    "node_meminfo": lambda text: _core.parse_node_meminfo(text, 0, "file"),
+    "pressure": lambda text: _core.parse_pressure(text, "file"),
+    "number_list": lambda text: _core.parse_number_list(text, "file"),
+    "hugepages_name": lambda text: _core.parse_hugepages_name(text, "file"),
 }
+# What the texts are made of: pieces of them come closer to right than arbitrary bytes.
+PIECES = [
+    *("some ", "full ", "avg10=", "avg60=", "avg300=", "total=", "0.00", "100.01", "1", " ", "\n"),
+    *("Node 0 ", "Node 1 ", "MemTotal:", "MemFree:", "AnonPages:", " kB", "18446744073709551616"),
+    *("oom_kill ", "max ", "-", ",", "hugepages-", "kB", "65536", "\0"),
+]
 STATUS_KEYS = {
     "vms_bytes": "VmSize",
     "rss_bytes": "VmRSS",
@@ -60,6 +71,48 @@ def test_texts_nearly_right_raise_a_format_error_only(text: str) -> None:
         _core.parse_status(text.encode())
     except SourceFormatError as error:
         assert error.source == "/proc/self/status"  # noqa: PT017 (or nothing is raised)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=24).map("".join))
+def test_pieces_of_texts_raise_a_format_error_only(parser: str, text: str) -> None:
+    try:
+        PARSERS[parser](text.encode())
+    except SourceFormatError as error:
+        assert error.args == (error.source, error.reason, error.line)  # noqa: PT017 (or nothing is raised)
+
+
+PERCENT = st.integers(min_value=0, max_value=10000)
+MICROSECONDS = st.integers(min_value=0, max_value=2**54)
+
+
+@given(
+    lines=st.lists(st.tuples(PERCENT, PERCENT, PERCENT, MICROSECONDS), min_size=1, max_size=2),
+)
+def test_pressure_parse_undoes_format(lines: list[tuple[int, int, int, int]]) -> None:
+    text = "".join(
+        f"{kind} avg10={a // 100}.{a % 100:02} avg60={b // 100}.{b % 100:02}"
+        f" avg300={c // 100}.{c % 100:02} total={total}\n"
+        for kind, (a, b, c, total) in zip(("some", "full"), lines, strict=False)
+    )
+    pressure = _core.parse_pressure(text.encode(), "file")
+    expected: list[float | None] = []
+    for a, b, c, total in lines:
+        expected += [a / 10000, b / 10000, c / 10000, total * 1000]
+    expected += [None] * (8 - len(expected))
+    assert list(pressure.to_dict().values()) == expected
+
+
+@given(numbers=st.sets(st.integers(min_value=0, max_value=300)))
+def test_number_list_parse_undoes_format(numbers: set[int]) -> None:
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    text = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges) + "\n"
+    assert _core.parse_number_list(text.encode(), "file") == sorted(numbers)
 
 
 @given(

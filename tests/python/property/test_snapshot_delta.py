@@ -26,6 +26,14 @@ HOSTS = st.fixed_dictionaries(
         "rss_bytes": BYTES,
     }
 )
+RATIOS = st.integers(min_value=0, max_value=10000).map(lambda parts: parts / 10000)
+PRESSURES = st.none() | st.fixed_dictionaries(
+    {
+        **{f"some_avg{seconds}_ratio": RATIOS for seconds in (10, 60, 300)},
+        "some_stalled_ns": BYTES,
+        "full_stalled_ns": MAYBE,
+    }
+)
 CGROUPS = st.none() | st.fixed_dictionaries(
     {
         "version": st.just(2),
@@ -35,6 +43,20 @@ CGROUPS = st.none() | st.fixed_dictionaries(
         "usage_bytes": MAYBE,
         "inactive_file_bytes": MAYBE,
         "active_file_bytes": MAYBE,
+        "levels": st.lists(st.fixed_dictionaries({"path": st.just("/a"), "usage_bytes": MAYBE})),
+        "events": st.none() | st.fixed_dictionaries({"oom_kill_count": MAYBE}),
+        "pressure": PRESSURES,
+    }
+)
+SYSTEMS = st.none() | st.fixed_dictionaries(
+    {
+        "total_bytes": BYTES,
+        "free_bytes": BYTES,
+        "available_bytes": MAYBE,
+        "swap_free_bytes": MAYBE,
+        "pressure": PRESSURES,
+        "nodes": st.none()
+        | st.just([{"node": 0, "total_bytes": 2, "free_bytes": 1, "anon_bytes": 0}]),
     }
 )
 ALLOCATORS = st.none() | st.lists(
@@ -54,7 +76,7 @@ def make_snapshot(values: dict[str, Any]) -> Snapshot:
 
 
 SNAPSHOTS = st.fixed_dictionaries(
-    {"taken_ns": BYTES, "host": HOSTS, "cgroup": CGROUPS, "torch": ALLOCATORS}
+    {"taken_ns": BYTES, "host": HOSTS, "cgroup": CGROUPS, "system": SYSTEMS, "torch": ALLOCATORS}
 ).map(make_snapshot)
 
 
@@ -63,6 +85,7 @@ def test_difference_is_antisymmetric(before: Snapshot, after: Snapshot) -> None:
     one, other = after - before, -(before - after)
     assert one.host == other.host
     assert one.cgroup == other.cgroup
+    assert one.system == other.system
     assert one.elapsed_ns == other.elapsed_ns
     by_uuid = [sorted(d.torch or (), key=lambda each: each.uuid) for d in (one, other)]
     assert by_uuid[0] == by_uuid[1]
@@ -98,6 +121,25 @@ def test_usages_of_two_groups_have_no_difference(before: Snapshot, after: Snapsh
         and after.cgroup.limit_path == before.cgroup.limit_path
     )
     assert isinstance(delta, CgroupDelta) == one_account
+
+
+@given(before=SNAPSHOTS, after=SNAPSHOTS)
+def test_pressure_and_events_are_terms_where_both_know_them(
+    before: Snapshot, after: Snapshot
+) -> None:
+    delta = (after - before).cgroup
+    if delta is None or before.cgroup is None or after.cgroup is None:
+        return
+    one, other = before.cgroup.pressure, after.cgroup.pressure
+    stalled = None if one is None or other is None else other.some_stalled_ns - one.some_stalled_ns
+    assert delta.some_stalled_ns == stalled
+    events, later = before.cgroup.events, after.cgroup.events
+    kills = None if events is None else events.oom_kill_count
+    kills_later = None if later is None else later.oom_kill_count
+    known = kills is not None and kills_later is not None
+    assert (delta.oom_kill_count is not None) == known
+    if kills is not None and kills_later is not None:
+        assert delta.oom_kill_count == kills_later - kills
 
 
 @given(snapshot=SNAPSHOTS)

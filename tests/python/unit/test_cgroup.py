@@ -5,61 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cgroup_tree import V1_STAT, V2_STAT, Tree, known
 
 from memacct import SourceFormatError, _core
 
 DATA = Path(__file__).parents[2] / "data" / "proc"
 MIB = 1 << 20
-V1_STAT = "inactive_file 1\nactive_file 2\ntotal_inactive_file {0}\ntotal_active_file {1}\n"
-V2_STAT = "anon 5\ninactive_file {0}\nactive_file {1}\n"
-
-
-class Tree:
-    """A root directory with the files that say where this process's control group is."""
-
-    def __init__(
-        self, root: Path, *, version: int, path: str, mounts: list[tuple[str, str]]
-    ) -> None:
-        self.root = root
-        self.version = version
-        line = f"0::{path}\n" if version == 2 else f"4:memory:{path}\n3:cpu:/else\n0::/\n"
-        self.write("/proc/self/cgroup", line)
-        kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,memory"
-        others = "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
-        others += "31 23 0:28 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n"
-        for group, point in mounts:
-            others += f"35 31 0:32 {group} {point} rw,relatime shared:5 master:2 - {kind}\n"
-        self.write("/proc/self/mountinfo", others)
-
-    def write(self, path: str, text: str) -> None:
-        file = self.root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def group(self, directory: str, *, limit: str, usage: int, high: str = "max") -> None:
-        names = ("memory.max", "memory.current")
-        if self.version == 1:
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        self.write(f"{directory}/{names[0]}", f"{limit}\n")
-        self.write(f"{directory}/{names[1]}", f"{usage}\n")
-        stat = V1_STAT if self.version == 1 else V2_STAT
-        self.write(f"{directory}/memory.stat", stat.format(usage // 2, usage // 4))
-        if self.version == 2:
-            self.write(f"{directory}/memory.high", f"{high}\n")
-
-    def read(self) -> _core.CgroupMemory | None:
-        return _core.read_cgroup(str(self.root))
-
-
-def known(cgroup: _core.CgroupMemory | None) -> _core.CgroupMemory:
-    assert cgroup is not None
-    return cgroup
 
 
 def test_v2_container_sees_its_own_limit(tmp_path: Path) -> None:
     tree = Tree(tmp_path, version=2, path="/", mounts=[("/", "/sys/fs/cgroup")])
     tree.group("/sys/fs/cgroup", limit=str(512 * MIB), usage=100 * MIB, high=str(400 * MIB))
-    assert known(tree.read()).to_dict() == {
+    found = known(tree.read()).to_dict()
+    assert {name: value for name, value in found.items() if value is not None} == {
         "version": 2,
         "path": "/",
         "limit_path": "/",
@@ -68,6 +26,22 @@ def test_v2_container_sees_its_own_limit(tmp_path: Path) -> None:
         "usage_bytes": 100 * MIB,
         "inactive_file_bytes": 50 * MIB,
         "active_file_bytes": 25 * MIB,
+        "working_set_bytes": 50 * MIB,
+        "uncached_usage_bytes": 25 * MIB,
+        "levels": [
+            {
+                **dict.fromkeys(_core.CgroupLevel._fields),
+                "path": "/",
+                "limit_bytes": 512 * MIB,
+                "high_bytes": 400 * MIB,
+                "usage_bytes": 100 * MIB,
+                "inactive_file_bytes": 50 * MIB,
+                "active_file_bytes": 25 * MIB,
+                "working_set_bytes": 50 * MIB,
+                "uncached_usage_bytes": 25 * MIB,
+                "room_bytes": 375 * MIB,  # memory.high binds before memory.max
+            }
+        ],
     }
 
 
@@ -264,3 +238,4 @@ def test_hybrid_of_6_18_takes_the_hierarchy_that_has_the_controller() -> None:
     assert cgroup.path == "/jobs/job-1"
     assert cgroup.limit_bytes is None
     assert cgroup.usage_bytes == int(usage)
+    assert [level.path for level in cgroup.levels] == ["/jobs/job-1", "/jobs", "/"]

@@ -30,11 +30,12 @@ CPP = [
     {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
-    {"proc_text", "cgroup_text", "mapping_kind", "process_stat", "rss_error"}
+    {"kib_lines"},
+    {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
-    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices"},
-    {"identity", "fingerprint", "nvml_session", "residency", "process_memory"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
+    {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"},
     {"device"},
     {"device_session"},
     {"device_reader"},
