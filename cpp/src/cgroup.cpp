@@ -171,22 +171,23 @@ CgroupLevel const* find_binding(std::vector<CgroupLevel> const& levels) {
   return binding;
 }
 
-/// What the kernel counted in one group: nullopt if it tells nothing.
-std::optional<CgroupEvents> read_events(CgroupFolder const& folder, int version) {
+/// What the kernel counted in the folder's group, `level`; nullopt if it tells nothing.
+std::optional<CgroupEvents> read_events(CgroupFolder const& folder, int version,
+                                        CgroupLevel const& level) {
   if (version == 2) {
     auto const path = folder.directory + "/memory.events";
     auto const text = read_optional_file(path);
     return text ? std::optional(parse_cgroup_events(*text, path)) : std::nullopt;
   }
+  CgroupEvents events;
   auto const path = folder.directory + "/memory.oom_control";
   auto const control = read_optional_file(path);
-  auto const fails_path = folder.directory + "/memory.failcnt";
-  auto const fails = read_optional_file(fails_path);
-  if (!control && !fails) return std::nullopt;
-  CgroupEvents events;
   if (control) events.oom_kill_count = find_cgroup_stat(*control, "oom_kill", path);
-  if (fails) events.max_count = parse_cgroup_number(*fails, fails_path);
-  return events;
+  events.max_count = read_number(folder, "memory.failcnt");
+  // A charge fails at one of the two limits: what hits this one is not in the other's count.
+  auto const both = level.memsw_limit_bytes ? read_number(folder, "memory.memsw.failcnt") : 0;
+  if (events.max_count) *events.max_count += both.value_or(0);
+  return events == CgroupEvents{} ? std::nullopt : std::optional(events);
 }
 
 std::optional<Pressure> read_pressure(CgroupFolder const& folder, int version) {
@@ -244,7 +245,7 @@ std::optional<CgroupMemory> read_cgroup(std::string const& root) {
   for (auto& folder : folders) folder.directory.insert(0, root);
   auto const own = read_levels(memory, folders);
   if (!own) return std::nullopt;
-  memory.events = read_events(*own, name->version);
+  memory.events = read_events(*own, name->version, memory.levels.front());
   memory.pressure = read_pressure(*own, name->version);
   fill_binding(memory);
   return memory;

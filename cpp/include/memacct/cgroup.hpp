@@ -76,7 +76,7 @@ struct CgroupMemory {
 /// Source: /proc/self/cgroup, /proc/self/mountinfo; of each level memory.max, memory.high,
 /// memory.current, memory.stat, memory.swap.{max,current} (v2) or memory.limit_in_bytes,
 /// memory.usage_in_bytes, memory.stat, memory.memsw.{limit,usage}_in_bytes (v1); of the own
-/// group memory.events, memory.pressure (v2) or memory.oom_control, memory.failcnt (v1).
+/// group memory.events, memory.pressure (v2) or memory.oom_control, memory.{,memsw.}failcnt (v1).
 [[nodiscard]] std::optional<CgroupMemory> read_cgroup(std::string const& root = "");
 
 /// Pure: what `limit_bytes` leaves above `usage_bytes` if the level's page cache, as far as it

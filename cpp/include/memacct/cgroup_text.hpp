@@ -56,9 +56,10 @@ struct CgroupFolder {
 /// How often a group met its limits, since it was made. v2 counts what happened in it or below
 /// (memory.events). v1 tells the last kill and the limit's hits, of the group alone.
 struct CgroupEvents {
-  std::optional<std::uint64_t> low_count;       // reclaimed although below memory.low
-  std::optional<std::uint64_t> high_count;      // throttled above memory.high
-  std::optional<std::uint64_t> max_count;       // about to exceed the limit; v1: memory.failcnt
+  std::optional<std::uint64_t> low_count;   // reclaimed although below memory.low
+  std::optional<std::uint64_t> high_count;  // throttled above memory.high
+  std::optional<std::uint64_t>
+      max_count;  // about to exceed the limit; v1: memory.failcnt, memory.memsw.failcnt
   std::optional<std::uint64_t> oom_count;       // at the limit, and nothing was left to reclaim
   std::optional<std::uint64_t> oom_kill_count;  // processes killed, under any level's limit
   std::optional<std::uint64_t> oom_group_kill_count;  // Linux >= 5.17

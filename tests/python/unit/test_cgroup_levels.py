@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cgroup_tree import V1_STAT, Tree, known
 
-from memacct import SourceFormatError, SourceReadError
+from memacct import SourceFormatError, SourceReadError, _core
 
+CAPTURED = Path(__file__).parents[2] / "data" / "proc"
 MIB = 1 << 20
 TOP = "/sys/fs/cgroup"
 PRESSURE = """\
@@ -161,10 +162,14 @@ def test_v1_events_are_the_kills_and_the_hits(tmp_path: Path) -> None:
     tree = v1(tmp_path)
     tree.group(TOP, limit="0", usage=1)
     tree.write(f"{TOP}/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    tree.write(f"{TOP}/memory.failcnt", "17\n")
+    tree.files(TOP, {"memory.failcnt": 17, "memory.memsw.failcnt": 5})
     cgroup = known(tree.read())
     assert cgroup.events is not None
     assert (cgroup.events.oom_kill_count, cgroup.events.max_count) == (3, 17)
+    tree.files(TOP, {"memory.memsw.limit_in_bytes": 0})
+    events = known(tree.read()).events
+    assert events is not None
+    assert events.max_count == 22
     assert cgroup.events.high_count is None
     assert cgroup.pressure is None
 
@@ -231,6 +236,28 @@ def test_events_that_are_not_permitted_are_unknown(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- layouts
+
+
+def test_nested_limits_of_6_18_as_they_were_captured() -> None:
+    cgroup = known(_core.read_cgroup(str(CAPTURED / "6.18-v1-nested-limits")))
+    outer = "/jobs/job-1/outer"
+    paths = [f"{outer}/inner", outer, "/jobs/job-1", "/jobs", "/"]
+    assert [level.path for level in cgroup.levels] == paths
+    inner, above = cgroup.levels[:2]
+    assert (inner.limit_bytes, inner.memsw_limit_bytes) == (128 * MIB, 128 * MIB)
+    assert (above.limit_bytes, above.memsw_limit_bytes) == (256 * MIB, None)
+    assert inner.usage_bytes == inner.memsw_usage_bytes == 60751872
+    assert above.usage_bytes == 61014016
+    assert inner.working_set_bytes == 60751872  # the kill had first dropped the page cache
+    assert inner.room_bytes == 128 * MIB - 60751872
+    assert cgroup.limit_path == f"{outer}/inner"
+    assert cgroup.hidden_limit_bytes is None
+    assert cgroup.events is not None
+    assert cgroup.events.oom_kill_count == 1
+    limits = _core.find_limits(cgroup, None)
+    assert limits.effective_limit_bytes == 128 * MIB
+    assert limits.headroom_bytes == 128 * MIB - 60751872
+    assert limits.headroom_source == "cgroup"
 
 
 def test_v2_without_a_namespace_only_the_mount_root_shows(tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memacct import _core
+from memacct import _convert, _core
 from memacct._units import GIB
 from memacct.integrations.vllm import _cpu_available
 from memacct.integrations.vllm._cpu_available import (
     Available,
     cache_left_out,
-    room,
     room_within,
     usable,
     wait_until_it_fits,
@@ -23,12 +22,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def room(limit: int | None, usage: int | None, cache: int = 0) -> int | None:
+    """The room in one group."""
+    level = {"path": "/", "limit_bytes": limit, "usage_bytes": usage, "active_file_bytes": cache}
+    group = {"version": 2, "path": "/", "levels": [level]}
+    return room_within(_convert.from_dict(_core.CgroupMemory, group))
+
+
 def test_a_small_node_limits_in_a_large_pod() -> None:
-    assert usable(10 * GIB, room(400 * GIB, 5 * GIB, 0)) == 10 * GIB
+    assert usable(10 * GIB, room(400 * GIB, 5 * GIB)) == 10 * GIB
 
 
 def test_a_pod_limits_on_a_large_node() -> None:
-    assert usable(200 * GIB, room(100 * GIB, 5 * GIB, 0)) == 95 * GIB
+    assert usable(200 * GIB, room(100 * GIB, 5 * GIB)) == 95 * GIB
 
 
 def test_page_cache_is_room_but_never_more_than_the_limit() -> None:
@@ -37,13 +43,17 @@ def test_page_cache_is_room_but_never_more_than_the_limit() -> None:
 
 
 def test_a_group_over_its_limit_has_no_room() -> None:
-    assert room(8 * GIB, 9 * GIB, 0) == 0
+    assert room(8 * GIB, 9 * GIB) == 0
     assert usable(10 * GIB, 0) == 0
 
 
-@pytest.mark.parametrize(("limit", "usage"), [(None, 5), (5, None), (None, None)])
-def test_a_group_without_limit_or_usage_says_nothing(limit: int | None, usage: int | None) -> None:
-    assert room(limit, usage, 0) is None
+def test_a_group_whose_usage_is_unknown_has_at_most_its_limit() -> None:
+    assert room(5 * GIB, None) == 5 * GIB
+
+
+@pytest.mark.parametrize("usage", [5, None])
+def test_a_group_without_limit_says_nothing(usage: int | None) -> None:
+    assert room(None, usage) is None
     assert usable(7, None) == 7
     assert room_within(None) is None
 

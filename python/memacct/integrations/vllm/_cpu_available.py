@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memacct import _core
 from memacct.accounting.budget import wall_pause
 
 if TYPE_CHECKING:
@@ -49,25 +50,12 @@ def usable(node_bytes: int, group_bytes: int | None) -> int:
     return node_bytes if group_bytes is None else max(0, min(node_bytes, group_bytes))
 
 
-def room(limit_bytes: int | None, usage_bytes: int | None, cache_bytes: int) -> int | None:
-    """Returns what a control group still allows; None without a limit, or with unknown usage.
-
-    Args:
-        limit_bytes: None: unlimited.
-        usage_bytes: page cache included.
-        cache_bytes: of the usage, what the kernel can take back.
-    """
-    if limit_bytes is None or usage_bytes is None:
-        return None
-    return max(0, limit_bytes - max(0, usage_bytes - cache_bytes))
-
-
 def room_within(group: CgroupMemory | None) -> int | None:
-    """Returns the room in the level that limits, which may be nested below vLLM's."""
-    if group is None:
-        return None
-    cache = (group.inactive_file_bytes or 0) + (group.active_file_bytes or 0)
-    return room(group.limit_bytes, group.usage_bytes, cache)
+    """Returns the least room over all levels of the group, which may be nested below vLLM's.
+
+    memory.high counts as a limit. A level whose usage is unknown bounds with all of its limit.
+    """
+    return _core.find_limits(group, None).headroom_bytes
 
 
 @contextlib.contextmanager
