@@ -123,7 +123,7 @@ bench: $(VENV)/.stamp-memacct
 
 CLANGXX ?= $(shell command -v clang++ || compgen -c clang++- | sort -rV | head -1)
 FUZZ_TARGETS := smaps kernel_text
-FUZZ_SOURCES := $(addprefix cpp/src/,smaps_text.cpp mapping_kind.cpp proc_text.cpp cgroup_text.cpp process_tree.cpp process.cpp)
+FUZZ_SOURCES := $(addprefix cpp/src/,smaps_text.cpp mapping_kind.cpp proc_text.cpp cgroup_text.cpp system_text.cpp process_stat.cpp)
 # Undefined behaviour ends the run, and so does a misused view (libstdc++'s assertions).
 FUZZ_FLAGS := -std=c++20 -O2 -g1 -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined -fno-sanitize-recover=all -Icpp/include
 # The corpus in build/ grows; what is worth keeping goes to tests/data/fuzz (see tests/cpp/README.md).

@@ -1,11 +1,13 @@
 // Fuzzing the other pure parsers of kernel text: statm, status, smaps_rollup, meminfo, stat,
-// the control groups' files, mountinfo, the names of mappings.
+// the control groups' files, mountinfo, the names of mappings, pressure, the machine's nodes and
+// hugetlb pools.
 //
 // The first byte of an input chooses the parser, the rest is the text. Checked: only
 // SourceFormatError escapes; what is a number in the result is in the text.
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -14,7 +16,8 @@
 #include "memacct/error.hpp"
 #include "memacct/mapping_kind.hpp"
 #include "memacct/proc_text.hpp"
-#include "memacct/process_tree.hpp"
+#include "memacct/process_stat.hpp"
+#include "memacct/system_text.hpp"
 
 namespace {
 
@@ -93,9 +96,36 @@ void mapping_name(std::string_view text) {
   CHECK(name.path.find("\\012") == std::string::npos);
 }
 
-constexpr std::array<Target, 11> kTargets{statm,       status,        smaps_rollup,  meminfo,
-                                          stat,        self_cgroup,   cgroup_mounts, cgroup_number,
-                                          cgroup_stat, mounted_types, mapping_name};
+void cgroup_events(std::string_view text) {
+  auto const parsed = memacct::parse_cgroup_events(text, "events");
+  CHECK(!parsed.oom_kill_count || text.find("oom_kill ") != std::string_view::npos);
+}
+
+void pressure(std::string_view text) {
+  auto const parsed = memacct::parse_pressure(text, "pressure");
+  CHECK(parsed.some_avg10_ratio >= 0 && parsed.some_stalled_ns % 1000 == 0);
+  CHECK(parsed.full_stalled_ns.has_value() == (std::count(text.begin(), text.end(), '\n') == 2));
+}
+
+void node_meminfo(std::string_view text) {
+  auto const parsed = memacct::parse_node_meminfo(text, 0, "node");
+  CHECK(parsed.total_bytes % 1024 == 0 && text.find("Node 0 MemTotal:") != std::string_view::npos);
+}
+
+void number_list(std::string_view text) {
+  auto const parsed = memacct::parse_number_list(text, "list");
+  CHECK(std::ranges::adjacent_find(parsed, std::ranges::greater_equal()) == parsed.end());
+}
+
+void hugepages_name(std::string_view text) {
+  auto const bytes = memacct::parse_hugepages_name(text, "folder");
+  CHECK(bytes > 0 && bytes % 1024 == 0);
+}
+
+constexpr std::array<Target, 16> kTargets{
+    statm,         status,        smaps_rollup, meminfo,       stat,         self_cgroup,
+    cgroup_mounts, cgroup_number, cgroup_stat,  mounted_types, mapping_name, cgroup_events,
+    pressure,      node_meminfo,  number_list,  hugepages_name};
 
 }  // namespace
 

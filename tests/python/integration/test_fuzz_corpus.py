@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 SOURCES = {
     "smaps": ("smaps_text", "mapping_kind"),
-    "kernel_text": ("mapping_kind", "proc_text", "cgroup_text", "process_tree", "process"),
+    "kernel_text": ("mapping_kind", "proc_text", "cgroup_text", "system_text", "process_stat"),
 }
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FLAGS = ("-std=c++20", "-O0", "-g1", "-D_GLIBCXX_ASSERTIONS")
