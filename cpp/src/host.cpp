@@ -116,16 +116,17 @@ HostMemory host_from_mappings(Status const& status, MappingTable const& mappings
     host.rss_exact_bytes = mappings.sum(Size::kRss);
     return host;
   }
-  SmapsRollup const rollup{.rss_bytes = mappings.sum(Size::kRss),
-                           .pss_bytes = mappings.sum(Size::kPss),
-                           .shared_clean_bytes = mappings.sum(Size::kSharedClean),
-                           .shared_dirty_bytes = mappings.sum(Size::kSharedDirty),
-                           .private_clean_bytes = mappings.sum(Size::kPrivateClean),
-                           .private_dirty_bytes = mappings.sum(Size::kPrivateDirty),
-                           .anonymous_bytes = sum_if_known(mappings, Size::kAnonymous),
-                           .swap_pss_bytes = sum_if_known(mappings, Size::kSwapPss)};
-  auto host = host_from_rollup(status, rollup);
+  auto host = host_from_status(status);
   host.tier = HostTier::kMappings;
+  host.rss_exact_bytes = mappings.sum(Size::kRss);
+  host.pss_bytes = sum_if_known(mappings, Size::kPss);
+  host.shared_clean_bytes = sum_if_known(mappings, Size::kSharedClean);
+  host.shared_dirty_bytes = sum_if_known(mappings, Size::kSharedDirty);
+  host.private_clean_bytes = sum_if_known(mappings, Size::kPrivateClean);
+  host.private_dirty_bytes = sum_if_known(mappings, Size::kPrivateDirty);
+  host.uss_bytes = sum(host.private_clean_bytes, host.private_dirty_bytes);
+  host.anonymous_bytes = sum_if_known(mappings, Size::kAnonymous);
+  host.swap_pss_bytes = sum_if_known(mappings, Size::kSwapPss);
   if (mappings.has(Size::kHeld)) {
     host.held_bytes = mappings.sum(Size::kHeld);
     host.reclaimable_bytes = mappings.sum(Size::kReclaimable);

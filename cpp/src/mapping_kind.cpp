@@ -47,6 +47,28 @@ constexpr std::array<Prefix, 19> kPrefixes{{{"[heap]", MappingKind::kHeap},
                                             {"/[aio]", MappingKind::kAnon},
                                             {"/", MappingKind::kFile}}};
 
+/// A regular file under /dev: a container's volume. A node is on a file system without a disk, or
+/// its driver marks the mapping.
+bool is_on_a_disk(Mapping const& row) noexcept {
+  constexpr auto kDriverFlags =
+      (std::uint64_t{1} << 12U) | (std::uint64_t{1} << 9U) | (std::uint64_t{1} << 27U);
+  static_assert(kVmFlagCodes[12] == "io" && kVmFlagCodes[9] == "pf" && kVmFlagCodes[27] == "mm");
+  return row.inode != 0 && row.dev_major != 0 && (row.vm_flags & kDriverFlags) == 0;
+}
+
+/// A file by the file system that it lies on.
+MappingKind kind_of_file(MappingKind by_name, bool is_program, bool on_a_disk,
+                         std::string const* type) noexcept {
+  auto const otherwise = is_program ? MappingKind::kLibrary : MappingKind::kFile;
+  if (on_a_disk) return otherwise;
+  if (type != nullptr && *type == "hugetlbfs") return MappingKind::kHugetlb;
+  if (by_name == MappingKind::kDevShm) {
+    return type == nullptr || *type == "tmpfs" ? by_name : otherwise;
+  }
+  if (type != nullptr && *type == "tmpfs") return MappingKind::kShmem;
+  return otherwise;
+}
+
 MappingKind kind_of_name(std::string_view name, bool shared) noexcept {
   // A private mapping of /dev/zero is anonymous memory, a shared one is shmem.
   if (name == "/dev/zero") return shared ? MappingKind::kShmem : MappingKind::kAnon;
@@ -151,14 +173,18 @@ void classify(MappingTable& table, MountedTypes const& mounted) {
     auto const index = static_cast<std::size_t>(row.path_index);
     row.kind = kind_of_name(table.paths[index], (row.perms & kShared) != 0);
     if ((row.vm_flags & kHugetlbFlag) != 0) row.kind = MappingKind::kHugetlb;
-    if (row.kind != MappingKind::kFile) continue;
+    auto const on_a_disk = is_on_a_disk(row);
+    if (row.kind == MappingKind::kDevice && on_a_disk) row.kind = MappingKind::kFile;
+    if (row.kind != MappingKind::kFile && row.kind != MappingKind::kDevShm) continue;
     auto const type = mounted.find({row.dev_major, row.dev_minor});
-    if (type != mounted.end() && type->second == "hugetlbfs") {
-      row.kind = MappingKind::kHugetlb;
-    } else if (type != mounted.end() && type->second == "tmpfs") {
+    auto const is_listed = type != mounted.end();
+    row.kind = kind_of_file(row.kind, is_program[index] != 0, on_a_disk,
+                            is_listed ? &type->second : nullptr);
+    // A file system without a disk that is mounted nowhere we can see (unmounted lazily, or another
+    // namespace's): most are a tmpfs, whose pages nobody can drop.
+    if (row.kind == MappingKind::kFile && !on_a_disk && row.inode != 0 && !is_listed &&
+        !mounted.empty()) {
       row.kind = MappingKind::kShmem;
-    } else if (is_program[index] != 0) {
-      row.kind = MappingKind::kLibrary;
     }
   }
 }

@@ -46,6 +46,17 @@ class OpenFile {
     }
   }
 
+  /// Whether the address space is still there: its first mapping can be read again. The kernel
+  /// ends the text early, without an error, when the process ends or makes itself a new one.
+  [[nodiscard]] bool still_has_text() {
+    char first = 0;
+    ssize_t count = -1;
+    do {
+      count = ::pread(fd_, &first, 1, 0);
+    } while (count < 0 && errno == EINTR);
+    return count == 1;
+  }
+
  private:
   [[noreturn]] void fail(int error_number) const {
     auto reason = std::generic_category().message(error_number);
@@ -70,9 +81,14 @@ std::string directory_of(std::int32_t pid) {
 void name_kinds(MappingTable& table, std::int32_t pid) {
   MountedTypes mounted;
   if (needs_mounted_types(table)) {
-    // Without it (the process has just ended) a tmpfs file passes for one on a disk.
-    auto const mountinfo = read_file(directory_of(pid) + "/mountinfo");
-    if (mountinfo) mounted = parse_mounted_types(*mountinfo);
+    // Without it (the process has just ended) a tmpfs file passes for one on a disk. That is no
+    // reason to lose the mappings.
+    try {
+      auto const mountinfo = read_file(directory_of(pid) + "/mountinfo");
+      if (mountinfo) mounted = parse_mounted_types(*mountinfo);
+    } catch (SourceUnavailableError const&) {
+    } catch (SourceReadError const&) {
+    }
   }
   classify(table, mounted);
 }
@@ -88,6 +104,9 @@ MappingTable read_mappings(std::int32_t pid) {
                   std::move(parser), kChunkBytes);
   if (table.rows.empty()) {
     throw SourceUnavailableError(path, "no memory of its own: a kernel thread, or it has ended");
+  }
+  if (pid != 0 && !file.still_has_text()) {
+    throw SourceUnavailableError(path, "the process ended, or ran another program, meanwhile");
   }
   if (pid == 0) last_row_count.store(table.rows.size(), std::memory_order_relaxed);
   table.pid = pid == 0 ? own_pid : pid;

@@ -15,6 +15,7 @@ namespace {
 // are padded to 16 characters and the number to 8, right-aligned (seq_put_decimal_ull_width).
 constexpr std::size_t kHeadBytes = 16;
 constexpr std::size_t kLineBytes = 28;
+constexpr std::size_t kLargestChunkBytes = 16 * kMiB;
 
 std::uint64_t load(char const* at) noexcept {
   std::uint64_t word = 0;
@@ -327,13 +328,12 @@ MappingTable SmapsParser::finish(std::string_view rest) {
 }
 
 MappingTable parse_smaps(ReadSome const& read, SmapsParser parser, std::size_t chunk_bytes) {
-  std::string buffer(std::max<std::size_t>(chunk_bytes, 1) * 2, '\0');
+  chunk_bytes = std::clamp<std::size_t>(chunk_bytes, 1, kLargestChunkBytes);
+  std::string buffer(2 * chunk_bytes, '\0');
   std::size_t filled = 0;
   while (true) {
-    if (buffer.size() - filled < std::max<std::size_t>(chunk_bytes, 1)) {
-      buffer.resize(2 * buffer.size());
-    }
-    auto const got = read(buffer.data() + filled, std::max<std::size_t>(chunk_bytes, 1));
+    if (buffer.size() - filled < chunk_bytes) buffer.resize(2 * buffer.size());
+    auto const got = read(buffer.data() + filled, chunk_bytes);
     if (got == 0) break;
     filled += got;
     auto const taken = parser.feed({buffer.data(), filled});

@@ -15,7 +15,11 @@ namespace {
 
 MappingTable read_table(HostTier tier) {
   if (tier == HostTier::kResidency) {
-    if (auto table = read_residency()) return *std::move(table);
+    try {
+      if (auto table = read_residency()) return *std::move(table);
+    } catch (SourceUnavailableError const&) {
+      // pagemap is denied to more processes (after setuid, by seccomp) than smaps is.
+    }
   }
   return read_mappings();
 }

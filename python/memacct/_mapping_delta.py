@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memacct._printable import printable
 from memacct._units import format_bytes
 
 if TYPE_CHECKING:
@@ -63,16 +64,19 @@ class MappingsDelta:
     pid: int
     kinds: tuple[MappingChange, ...]
     files: tuple[MappingChange, ...]
+    unknown_terms: tuple[str, ...] = ()  # also of what is left out; sorted
 
     def __add__(self, other: MappingsDelta, /) -> MappingsDelta:
         if not isinstance(other, MappingsDelta):
             return NotImplemented
         if self.pid != other.pid:
             raise ValueError(f"these are of two processes, pid {self.pid} and pid {other.pid}")
+        unknown = (self.unknown_terms, other.unknown_terms)
         return MappingsDelta(
             pid=self.pid,
-            kinds=joined(self.kinds, other.kinds, lambda a, b: a + b),
-            files=joined(self.files, other.files, lambda a, b: a + b),
+            kinds=joined(self.kinds, other.kinds, lambda a, b: a + b, unknown),
+            files=joined(self.files, other.files, lambda a, b: a + b, unknown),
+            unknown_terms=tuple(sorted({*unknown[0], *unknown[1]})),
         )
 
     def __neg__(self) -> MappingsDelta:
@@ -80,6 +84,7 @@ class MappingsDelta:
             pid=self.pid,
             kinds=tuple(-change for change in self.kinds),
             files=tuple(-change for change in self.files),
+            unknown_terms=self.unknown_terms,
         )
 
     def __str__(self) -> str:
@@ -93,18 +98,27 @@ class MappingsDelta:
         return "\n".join(lines)
 
 
-def _term(totals: Any, term: str) -> int | None:
+_Unknown = tuple[tuple[str, ...], tuple[str, ...]]
+_KNOWN: _Unknown = ((), ())
+
+
+def _term(totals: Any, term: str, unknown: tuple[str, ...]) -> int | None:
     if totals is None:
-        return 0
+        return None if term in unknown else 0
     value: int | None = getattr(totals, term)
     return value
 
 
-def _combined(name: str, one: Any, other: Any, combine: Callable[[int, int], int]) -> MappingChange:
+def _combined(
+    name: str,
+    one: Any,
+    other: Any,
+    combine: Callable[[int, int], int],
+    unknown: _Unknown = _KNOWN,
+) -> MappingChange:
     terms: dict[str, Any] = {}
     for term in _TERMS:
-        a, b = _term(one, term), _term(other, term)
-        # What is absent is 0 only in columns that the other side knows.
+        a, b = _term(one, term, unknown[0]), _term(other, term, unknown[1])
         terms[term] = None if a is None or b is None else combine(a, b)
     return MappingChange(name=name, **terms)
 
@@ -115,13 +129,26 @@ def _nothing(change: MappingChange) -> MappingChange:
 
 
 def joined(
-    ones: Iterable[Any], others: Iterable[Any], combine: Callable[[int, int], int]
+    ones: Iterable[Any],
+    others: Iterable[Any],
+    combine: Callable[[int, int], int],
+    unknown: _Unknown = _KNOWN,
 ) -> tuple[MappingChange, ...]:
+    """Returns ``combine(one, other)`` of the items of the same name; what changed, sorted.
+
+    What only one side has was, or changed by, 0 on the other, except for the terms that are
+    ``unknown`` there.
+    """
     mine = {item.name: item for item in ones}
     rest = {item.name: item for item in others}
     names = [*mine, *(name for name in rest if name not in mine)]
-    changes = [_combined(name, mine.get(name), rest.get(name), combine) for name in names]
+    changes = [_combined(n, mine.get(n), rest.get(n), combine, unknown) for n in names]
     return tuple(sorted(filter(None, changes), key=lambda c: (-abs(c.rss_bytes or 0), c.name)))
+
+
+def unknown_terms(totals: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the terms that any of ``totals`` does not know."""
+    return tuple(sorted({t for each in totals for t in _TERMS if getattr(each, t) is None}))
 
 
 # ---------------------------------------------------------------- tables
@@ -134,6 +161,7 @@ _WIDTH = 44
 
 
 def line(name: str, values: Sequence[int | None], *, signed: bool) -> str:
+    name = printable(name)
     if len(name) > _WIDTH:
         name = "…" + name[1 - _WIDTH :]  # a path's end tells more than its beginning
     return f"{name:<{_WIDTH}}" + "".join(f"{_cell(value, signed=signed):>13}" for value in values)

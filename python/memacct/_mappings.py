@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memacct._core import MAPPING_KINDS, Mappings
-from memacct._mapping_delta import HEADER, SHOWN_TERMS, MappingsDelta, joined, line
+from memacct._mapping_delta import HEADER, SHOWN_TERMS, MappingsDelta, joined, line, unknown_terms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,7 @@ def difference(after: Mappings, before: Mappings) -> MappingsDelta:
         pid=after.pid,
         kinds=joined(kinds[0].values(), kinds[1].values(), lambda a, b: a - b),
         files=joined(files[0].values(), files[1].values(), lambda a, b: a - b),
+        unknown_terms=unknown_terms([*kinds[0].values(), *kinds[1].values()]),
     )
 
 

@@ -38,17 +38,19 @@ struct HostMemory {
   std::optional<std::uint64_t> peak_rss_bytes;  // of the process's whole life
   std::optional<std::uint64_t> peak_vms_bytes;
   std::optional<std::uint64_t> page_tables_bytes;
-  /// Resident memory that only this process (or swap) can give back: anonymous, shmem and
-  /// hugetlb pages. The rollup adds file-backed pages that are dirty, as a lower bound: the
-  /// kernel counts all dirty pages together, so dirty file pages hide behind anonymous or
-  /// shmem pages that are clean. Not in it: what was swapped out, and page cache that this
-  /// process has dirtied by write() without mapping it. The mappings tell held and reclaimable
-  /// exactly (mapping_kind.hpp, split_held): there rss_exact = held - hugetlb + reclaimable.
+  /// Resident memory that the kernel cannot drop. The mappings tell it exactly (mapping_kind.hpp,
+  /// split_held): there rss_exact = held - hugetlb + reclaimable. Otherwise it is a lower bound:
+  /// anonymous, shmem and hugetlb pages, and of the rollup also file-backed pages that are dirty
+  /// as far as that is sure (the kernel counts all dirty pages together, so some hide behind
+  /// anonymous or shmem pages that are clean). It lacks locked file pages (VmLck) and what drivers
+  /// map of their own (pinned buffers), which count as file pages. In no tier: what was swapped
+  /// out, and page cache that this process has dirtied by write() without mapping it.
   std::optional<std::uint64_t> held_bytes;
   /// The rest of rss: page cache that the kernel can drop. rss = held - hugetlb + reclaimable.
   /// Some of it may be dirty (breakdown) or locked (VmLck), and is then not dropped at once.
   std::optional<std::uint64_t> reclaimable_bytes;
-  // rollup and mappings; exact; uss <= pss <= rss_exact. Of the residency, rss_exact alone. The
+  // rollup and mappings; exact; uss <= pss <= rss_exact. Of the residency, rss_exact alone; pss by
+  // sort is the rollup's alone. The
   // sum of smaps' pss is up to 1 KiB a mapping below the rollup's: each is rounded down.
   std::optional<std::uint64_t> rss_exact_bytes;
   std::optional<std::uint64_t> pss_bytes;

@@ -26,7 +26,8 @@ using MountedTypes = std::map<std::pair<std::uint32_t, std::uint32_t>, std::stri
 
 /// Sets `kind` of every row, from its path, device, perms and (if known) page size and flags.
 /// A file is a library if its name says so (".so", also with a version after it) or if any of
-/// its mappings in the table may be executed.
+/// its mappings in the table may be executed. A file on a device without a disk that `mounted`
+/// (if it has any) does not list is taken for shmem: the side on which memory is held.
 void classify(MappingTable& table, MountedTypes const& mounted);
 
 /// Whether classify() would look at `mounted`: some file lies on a device without a disk.
@@ -34,10 +35,10 @@ void classify(MappingTable& table, MountedTypes const& mounted);
 
 /// Sets held and reclaimable of every row, if the columns that they come from are known.
 ///
-/// Held is what only this process (or swap) can give back: anonymous pages without those that
-/// were freed lazily (MADV_FREE), shmem and hugetlb pages, dirty file pages, everything in
-/// locked mappings, devices' and the kernel's own pages. The rest of rss is clean page cache and
-/// lazily freed pages: reclaimable.
+/// Held is what the kernel cannot drop: anonymous pages without those that were freed lazily
+/// (MADV_FREE), shmem and hugetlb pages, dirty file pages, everything in locked mappings, devices'
+/// and the kernel's own pages. The rest of rss is clean page cache and lazily freed pages:
+/// reclaimable. As in rss, a page counts whole in each process and in each mapping that has it.
 /// Limit: in a private file mapping whose anonymous pages are partly clean (read back from
 /// swap), dirty page cache of up to that size can hide behind them.
 void split_held(MappingTable& table) noexcept;

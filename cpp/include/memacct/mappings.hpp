@@ -15,7 +15,8 @@ namespace memacct {
 /// @throws SourceUnavailableError if there is no such process, it may not be read or has no
 ///   memory of its own left; SourceReadError; SourceFormatError.
 /// Cost: that of the kernel's page walk (10 ms per GiB of 4 KiB pages) and formatting (1-2 us a
-///   mapping); ours is a tenth of it. Allocates 272 bytes a mapping.
+///   mapping); ours is a tenth of it. Allocates 256 bytes a mapping, twice that
+///   while it grows.
 /// Source: /proc/<pid>/smaps, and /proc/<pid>/mountinfo where a file's device has no disk.
 [[nodiscard]] MappingTable read_mappings(std::int32_t pid = 0);
 

@@ -85,7 +85,7 @@ class SmapsParser {
 /// Reads up to so many bytes into a buffer; 0 at the end of the file. Throws what it likes.
 using ReadSome = std::function<std::size_t(char*, std::size_t)>;
 
-/// Feeds all that `read` gives, in pieces of at most `chunk_bytes` (at least 1). The buffer grows
+/// Feeds all that `read` gives, in pieces of at most `chunk_bytes` (1 to 16 MiB). The buffer grows
 /// only for a line that is longer.
 /// @throws SourceFormatError, and what `read` throws.
 [[nodiscard]] MappingTable parse_smaps(ReadSome const& read, SmapsParser parser,

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PYTHON = [
-    {"_units", "_errors"},
+    {"_units", "_errors", "_printable"},
     {"_mapping_delta"},
     {"_core", "_types"},
     {"_convert", "_mappings"},

@@ -74,6 +74,13 @@ NO_FILE = {"device": "00:00", "inode": 0}
         ("/dev/nvidia-uvm", {"device": "00:05", "perms": "rw-s"}, "device"),
         ("/dev/infiniband/uverbs0", {"device": "00:05", "perms": "rw-s"}, "device"),
         ("anon_inode:[io_uring]", {"device": "00:0d", "perms": "rw-s"}, "device"),
+        # a container's volumes: regular files of a disk or of an image
+        ("/dev/termination-log", {}, "file"),
+        ("/dev/shm/on-a-volume", {}, "file"),
+        ("/dev/shm/on-an-image", {"device": "00:2a"}, "file"),
+        # on what is mounted nowhere that we can see
+        ("/unmounted/pool", {"device": "00:63"}, "shmem"),
+        ("/unmounted/libx.so", {"device": "00:63"}, "library"),
         ("socket:[12345]", {"device": "00:08", "perms": "rw-s"}, "device"),
     ],
 )
@@ -136,6 +143,24 @@ def test_without_the_fields_that_it_needs_held_is_unknown() -> None:
     (totals,) = parse(old).by_kind().values()
     assert totals.held_bytes is None
     assert "held_bytes" not in (parse(old).rows.dtype.names or ())
+
+
+def test_sums_of_unknown_columns_are_unknown() -> None:
+    old = header("/f") + "\nSize:                 64 kB\nRss:                  64 kB\n"
+    status = _core.parse_status(b"VmSize:\t    3060 kB\nVmRSS:\t    1692 kB\n")
+    host = _core.host_from_mappings(status, parse(old))
+    assert host.tier == "mappings"
+    assert host.rss_exact_bytes == 64 * KIB
+    assert host.pss_bytes is None
+    assert host.uss_bytes is None
+    assert host.private_dirty_bytes is None
+    assert host.held_bytes is None
+
+
+def test_a_chunk_of_any_size_is_taken() -> None:
+    text = record(header("/f"), Rss=8).encode()
+    for chunk_bytes in (0, 1, 1 << 63, (1 << 64) - 1):
+        assert _core.parse_smaps(text, chunk_bytes) == _core.parse_smaps(text)
 
 
 def test_a_field_that_one_mapping_lacks_is_unknown_for_all() -> None:

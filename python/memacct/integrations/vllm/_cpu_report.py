@@ -82,7 +82,7 @@ class CPUReport:
             f"{format_bytes(self.requested_bytes)}, held {format_bytes(self.held_bytes)}). "
             f"vLLM's own reading would have {self._stock_story()}: it subtracts the RSS of "
             f"{format_bytes(self.rss_bytes)}, of which "
-            f"{format_bytes(max(0, self.rss_bytes - self.held_bytes))} is page cache that the "
+            f"{format_bytes(self.snapshot.host.reclaimable_bytes or 0)} is page cache that the "
             "kernel can take back."
         )
         rows = [(name, gib(value), source) for name, value, source in self._rows()]
