@@ -61,7 +61,11 @@ Status parse_status(std::string_view text) {
                                                    {"VmPTE"},
                                                    {"VmSwap"},
                                                    {"HugetlbPages"}}};
-  auto const values = read_kib_lines(text, kStatus, kLines);
+  auto rest = text;
+  auto const values = read_kib_lines(rest, kStatus, kLines);
+  // The kernel writes it a few lines below the sizes.
+  auto thread_count = find_thread_count(rest);
+  if (!thread_count) thread_count = find_thread_count(text);
   return {.vms_bytes = *values[1],
           .rss_bytes = *values[5],
           .rss_anon_bytes = values[6],
@@ -74,7 +78,7 @@ Status parse_status(std::string_view text) {
           .peak_rss_bytes = values[4],
           .peak_vms_bytes = values[0],
           .page_tables_bytes = values[9],
-          .thread_count = find_thread_count(text)};
+          .thread_count = thread_count};
 }
 
 SmapsRollup parse_smaps_rollup(std::string_view text) {

@@ -43,10 +43,10 @@ inline bool has_key(std::string_view line, std::string_view key) {
 
 /// The values of `lines` in `text`, in their order; lines with other keys are passed over.
 /// Each line of `text` starts with `prefix`, which stands before the key. Looks no further
-/// once it has them all. Fast if `lines` are in the kernel's order: each line is first
-/// compared with the one after the last that was found.
+/// once it has them all, and leaves what follows in `text`. Fast if `lines` are in the kernel's
+/// order: each line is first compared with the one after the last that was found.
 template <std::size_t N>
-std::array<std::optional<std::uint64_t>, N> read_kib_lines(std::string_view text,
+std::array<std::optional<std::uint64_t>, N> read_kib_lines(std::string_view& text,
                                                            std::string_view source,
                                                            std::array<KibLine, N> const& lines,
                                                            std::string_view prefix = "") {
