@@ -16,5 +16,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bindings::bind_device(m);
   bindings::bind_device_rules(m);
   bindings::bind_snapshot(m);
+  bindings::bind_timeline(m);
   bindings::bind_tree(m);
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
+
+from memacct._core import append_line
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -62,20 +65,15 @@ class LineFile:
         if self._fd < 0:
             self.lost_count += bool(line)
             return
-        # Programs that turn into daemons close every descriptor. What has the number now is
-        # not ours to write to, nor to close.
-        if _identity(self._fd) != self._identity and not self._reopen(line):
-            return
         text = self._before + line
-        try:
-            written = os.write(self._fd, text)
-        except OSError as error:
-            self._lose(line, str(error))
-        else:
-            if written != len(text):
-                self._lose(line, f"only {written} of {len(text)} bytes were written", written)
-            elif self._before:
-                self._before = b""
+        written = append_line(self._fd, *self._identity, text)
+        if written == -errno.EBADF and self._reopen():
+            text = self._before + line
+            written = append_line(self._fd, *self._identity, text)
+        if written != len(text):
+            self._lose(line, written, len(text))
+        elif self._before:
+            self._before = b""
 
     def close(self) -> None:
         """Closes the file; lines that come later are lost, and counted."""
@@ -90,24 +88,29 @@ class LineFile:
             # A killed writer may have left half a line.
             self._before = b"\n" + self._before
 
-    def _reopen(self, line: bytes) -> bool:
+    def _reopen(self) -> bool:
+        # Programs that turn into daemons close every descriptor. What has the number now is
+        # not ours to write to, nor to close.
         with self._lock:
+            if _identity(self._fd) == self._identity:
+                return True  # another thread was faster
+            self._before = self._header  # the file itself may be another one by now
             try:
                 self._open(0)
             except OSError as error:
-                self._lose(line, str(error))
                 self._fd = -1
-                return False
-            return True
+                self._report(str(error))
+            return self._fd >= 0
 
-    def _lose(self, line: bytes, reason: str, written: int = 0) -> None:
+    def _lose(self, line: bytes, written: int, length: int) -> None:
         with self._lock:
             self.lost_count += bool(line)
-            if written:
+            if written > 0:
                 # Half a line must not swallow the next one.
                 has_header = written >= len(self._before)
                 self._before = b"\n" if has_header else b"\n" + self._header
-            self._report(reason)
+            half = f"only {written} of {length} bytes were written"
+            self._report(half if written >= 0 else os.strerror(-written))
 
     def _report(self, reason: str) -> None:
         if self._has_failed:

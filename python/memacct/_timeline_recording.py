@@ -9,12 +9,11 @@ import sys
 import threading
 import time
 from json.encoder import encode_basestring_ascii as quoted
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from memacct import _core
-from memacct._core import snapshot
+from memacct._core import host_terms_json, snapshot
 from memacct._errors import MemacctError
 from memacct._timeline_baseline import quiet_reading, read_baseline
 from memacct._timeline_file import LineFile
@@ -22,7 +21,6 @@ from memacct._timeline_file import LineFile
 # A line takes about 0.5 KiB, and measuring must not become what is measured.
 KEPT_LINES = 50_000
 
-_DERIVED = {"tier", "pid", "shared_bytes", "peak_vms_bytes"}
 _DEVICE_FIELDS = (
     "uuid",
     "total_bytes",
@@ -63,25 +61,13 @@ class Recording:
         self._host = host
         self._devices = devices
         self._indices = itertools.count()
+        self._prefix = f'{{"id":"{self.id}","index":'
         header = self._header(name, parent_id)
         self.lines.append(header)
         if path is not None:
             own = path / f"timeline-{self.pid}-{self.id}.jsonl" if is_folder else path
             self.file = LineFile(own, header, exclusive=is_folder)
         baseline, parts = read_baseline(host, devices, with_parts=with_parts)
-        # Which terms the kernel tells does not change while it runs.
-        known = [
-            term
-            for term in baseline.host._fields
-            if term not in _DERIVED and getattr(baseline.host, term) is not None
-        ]
-        self._terms = attrgetter(*known)
-        self._format = (
-            f'{{"id":"{self.id}","index":%d,"kind":"%s","name":%s,"depth":%d,"span":%s,'
-            '"thread":%d,"taken_ns":%d,"host":{'
-            + ",".join(f'"{term}":%d' for term in known)
-            + "}%s}\n"
-        )
         more = "".join(f",{quoted(key)}:{_json(value)}" for key, value in parts.items())
         self.add(baseline, "baseline", quoted("baseline"), more=more)
 
@@ -145,18 +131,9 @@ class Recording:
         if self._devices is not None:
             more += _devices_text(reading)
         line = (
-            self._format
-            % (
-                index,
-                kind,
-                quoted_name,
-                depth,
-                "null" if span is None else span,
-                threading.get_native_id(),
-                reading.taken_ns,
-                *self._terms(reading.host),
-                more,
-            )
+            f'{self._prefix}{index},"kind":"{kind}","name":{quoted_name},"depth":{depth},'
+            f'"span":{"null" if span is None else span},"thread":{threading.get_native_id()},'
+            f'"taken_ns":{reading.taken_ns},"host":{{{host_terms_json(reading)}}}{more}}}\n'
         ).encode()
         if len(self.lines) <= KEPT_LINES:
             self.lines.append(line)

@@ -35,7 +35,8 @@ CPP = [
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
-    {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"},
+    {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
+    | {"timeline_line"},
     {"device"},
     {"device_session"},
     {"device_reader"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import json
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,8 @@ import pytest
 
 import memacct
 from memacct import _timeline_recording
+from memacct._convert import from_dict
+from memacct._core import HostMemory, host_terms_json
 from memacct._timeline_types import Baseline, BaselinePart, resident_change
 
 if TYPE_CHECKING:
@@ -297,6 +300,22 @@ def test_a_clock_that_is_set_back_reorders_nothing(monkeypatch: pytest.MonkeyPat
     walls = [entry.wall_ns for entry in timeline.entries]
     assert walls == sorted(walls)
     assert walls[0] > 10**18
+
+
+def test_a_line_has_every_term_of_a_reading_that_is_known() -> None:
+    left_out = {"tier", "pid", "shared_bytes", "peak_vms_bytes"}
+    names = HostMemory._fields
+    values = {name: 2**64 - number for number, name in enumerate(names, start=1)}
+    values |= {"tier": "rollup", "pid": 7}
+    plain = memacct.snapshot(devices=None).to_dict()
+    full = from_dict(memacct.Snapshot, {**plain, "host": values})
+    terms = json.loads("{" + host_terms_json(full) + "}")
+    assert terms == {name: values[name] for name in names if name not in left_out}
+    counters = from_dict(
+        memacct.Snapshot,
+        {**plain, "host": {"tier": "counters", "pid": 7, "vms_bytes": 2, "rss_bytes": 0}},
+    )
+    assert host_terms_json(counters) == '"vms_bytes":2,"rss_bytes":0'
 
 
 def test_parts_are_named_by_package() -> None:
