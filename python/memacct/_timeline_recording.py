@@ -10,13 +10,18 @@ import threading
 import time
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memacct import _core
 from memacct._core import host_terms_json, snapshot
 from memacct._errors import MemacctError
 from memacct._timeline_baseline import quiet_reading, read_baseline
 from memacct._timeline_file import LineFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 # A line takes about 0.5 KiB, and measuring must not become what is measured.
 KEPT_LINES = 50_000
@@ -95,15 +100,19 @@ class Recording:
         return _json(content).encode() + b"\n"
 
     def read(self) -> _core.Snapshot | None:
-        """Returns a reading; None, logged once, if a source or driver failed."""
+        """Returns a reading; None, logged once, if its source failed."""
+        return self._read(snapshot)
+
+    def _read(self, reader: Callable[[_core.HostTier, Any], T]) -> T | None:
         try:
-            return snapshot(self._host, self._devices)
+            return reader(self._host, self._devices)
         except MemacctError as error:
             self._miss(error)
         if self._devices is None:
             return None
+        # A driver that fails takes only its own part of the entry with it.
         try:
-            return snapshot(self._host, None)
+            return reader(self._host, None)
         except MemacctError:
             return None
 
@@ -145,11 +154,9 @@ class Recording:
 
     def end(self) -> None:
         """Adds the last entry, with an independent reading, and closes the file."""
-        try:
-            reading, now_bytes = quiet_reading(self._host, self._devices)
-        except MemacctError as error:
-            self._miss(error)
-        else:
+        found = self._read(quiet_reading)
+        if found is not None:
+            reading, now_bytes = found
             self.add(reading, "end", '"end"', more=f',"now_bytes":{now_bytes}')
         if self.file is not None:
             self.file.close()

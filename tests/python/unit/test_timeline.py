@@ -305,7 +305,7 @@ def test_a_clock_that_is_set_back_reorders_nothing(monkeypatch: pytest.MonkeyPat
 def test_a_line_has_every_term_of_a_reading_that_is_known() -> None:
     left_out = {"tier", "pid", "shared_bytes", "peak_vms_bytes"}
     names = HostMemory._fields
-    values = {name: 2**64 - number for number, name in enumerate(names, start=1)}
+    values: dict[str, Any] = {name: 2**64 - number for number, name in enumerate(names, start=1)}
     values |= {"tier": "rollup", "pid": 7}
     plain = memacct.snapshot(devices=None).to_dict()
     full = from_dict(memacct.Snapshot, {**plain, "host": values})
