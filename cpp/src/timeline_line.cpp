@@ -20,6 +20,7 @@ constexpr std::array kKnown{
     Known{"rss_bytes", &HostMemory::rss_bytes},
 };
 constexpr std::array kOptional{
+    Optional{"rss_error_bound_bytes", &HostMemory::rss_error_bound_bytes},
     Optional{"rss_anon_bytes", &HostMemory::rss_anon_bytes},
     Optional{"rss_file_bytes", &HostMemory::rss_file_bytes},
     Optional{"rss_shmem_bytes", &HostMemory::rss_shmem_bytes},
