@@ -44,11 +44,21 @@ std::optional<std::uint64_t> parse_eight(std::uint64_t text) noexcept {
   return (value * 10000 + (value >> 32U)) & 0xFFFFFFFFU;
 }
 
-/// -1 if it is no lower-case hexadecimal digit.
-int hex_digit(char character) noexcept {
-  if (character >= '0' && character <= '9') return character - '0';
-  if (character >= 'a' && character <= 'f') return character - 'a' + 10;
-  return -1;
+constexpr std::uint8_t kNoDigit = 0xFF;
+
+/// By character: its value as a lower-case hexadecimal digit. Half of a header is such digits.
+constexpr std::array<std::uint8_t, 256> kHexDigits = [] {
+  std::array<std::uint8_t, 256> digits{};
+  digits.fill(kNoDigit);
+  for (std::uint8_t i = 0; i < 10; ++i) digits[std::size_t{'0'} + i] = i;
+  for (std::uint8_t i = 0; i < 6; ++i)
+    digits[std::size_t{'a'} + i] = static_cast<std::uint8_t>(10 + i);
+  return digits;
+}();
+
+/// kNoDigit if it is none.
+std::uint8_t hex_digit(char character) noexcept {
+  return kHexDigits[static_cast<unsigned char>(character)];
 }
 
 /// Takes a hexadecimal number that ends in `separator` off `text`.
@@ -60,8 +70,8 @@ std::optional<std::uint64_t> take_hex(std::string_view& text, char separator) no
       return value;
     }
     auto const digit = hex_digit(text[i]);
-    if (digit < 0 || i == 16) return std::nullopt;
-    value = value << 4U | static_cast<std::uint64_t>(digit);
+    if (digit == kNoDigit || i == 16) return std::nullopt;
+    value = value << 4U | digit;
   }
   return std::nullopt;
 }
@@ -141,10 +151,12 @@ unsigned flag_bit(char first, char second) noexcept {
   return high < kLetters && low < kLetters ? kFlagBits[high * kLetters + low] : kOtherVmFlagBit;
 }
 
+/// Without the blanks at both ends. By hand: find_first_not_of calls memchr for each character.
 std::string_view trimmed(std::string_view text) noexcept {
-  auto const start = text.find_first_not_of(" \t");
-  if (start == std::string_view::npos) return {};
-  return text.substr(start, text.find_last_not_of(" \t") + 1 - start);
+  auto const is_blank = [](char character) { return character == ' ' || character == '\t'; };
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text;
 }
 
 }  // namespace
@@ -190,7 +202,7 @@ char const* SmapsParser::feed_sizes(char const* at, char const* end) {
 void SmapsParser::feed_line(std::string_view line) {
   if (line.empty()) throw_format(source_, "an empty line", line);
   // Fields begin with a capital letter, addresses with a digit or a small one.
-  if (hex_digit(line.front()) >= 0) {
+  if (hex_digit(line.front()) != kNoDigit) {
     begin_mapping(line);
   } else {
     feed_field(line);
