@@ -9,12 +9,14 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "memacct/error.hpp"
 #include "memacct/proc_text.hpp"
 #include "memacct/process_folder.hpp"
 #include "memacct/process_title.hpp"
 #include "memacct/process_tree.hpp"
+#include "memacct/rss_error.hpp"
 
 namespace memacct {
 namespace {
@@ -92,7 +94,11 @@ class ProcessReading {
     auto file = folder_.read(name);
     if (file.ok() && !tells_memory(file.text) && !stat_.kernel_thread) {
       // The main thread has ended; others may run on, and show what this one no longer does.
-      if (auto const thread = other_thread()) {
+      auto const threads = numbers_in(folder_.path_of("task"));
+      if (!threads) {
+        return end_by({.text = {}, .error_number = errno}, "task", ProcessState::kDenied);
+      }
+      if (auto const thread = other_thread(*threads)) {
         prefix_ = "task/" + std::to_string(*thread) + "/";
         file = folder_.read(prefix_ + name);
         if (file.gone()) return end(ProcessState::kZombie);
@@ -110,7 +116,8 @@ class ProcessReading {
           path, file.text, [](std::string_view text) { return parse_statm(text, page_bytes); })));
     }
     auto const status = parsed(path, file.text, parse_status);
-    return tier_ == HostTier::kBreakdown ? keep(host_from_status(status)) : read_rollup(status);
+    if (tier_ == HostTier::kRollup) return read_rollup(status);
+    return keep(host_from_status(status), status.thread_count);
   }
 
   bool read_rollup(Status const& status) {
@@ -118,34 +125,37 @@ class ProcessReading {
     auto const file = folder_.read(name);
     if (file.ok()) {
       auto const rollup = parsed(folder_.path_of(name), file.text, parse_smaps_rollup);
-      keep(host_from_rollup(status, rollup));
+      keep(host_from_rollup(status, rollup), status.thread_count);
       row_.private_hugetlb_bytes = rollup.private_hugetlb_bytes;
       row_.freed_bounds_bytes = freed_bounds(*row_.host);
       return true;
     }
     if (file.gone() && has_ended()) return false;
-    keep(host_from_status(status));
+    keep(host_from_status(status), status.thread_count);
     // It lives, so its kernel lacks the file.
     if (file.gone()) return end(ProcessState::kPartial, folder_.path_of(name) + ": not there");
     return end_by(file, name, ProcessState::kPartial);
   }
 
-  bool keep(HostMemory const& host) {
+  bool keep(HostMemory const& host, std::optional<std::uint64_t> thread_count = std::nullopt) {
     row_.host = host;
     row_.host->pid = static_cast<std::int32_t>(member_.pid);
+    row_.host->rss_error_bound_bytes = rss_error_bound(thread_count);
     return end(ProcessState::kWhole);
   }
 
   /// Tells a process that ended from a kernel without the file, and sets the state if it did.
   bool has_ended() {
-    auto const file = folder_.read("stat");
-    auto const stat = file.ok() ? parse_stat(file.text) : std::nullopt;
-    if (!stat) {
-      end(ProcessState::kGone);
-    } else if (!tells_memory(folder_.read(prefix_ + "status").text)) {
+    if (auto const stat = folder_.read("stat"); !stat.ok()) {
+      end_by(stat, "stat", ProcessState::kDenied);
+      return true;
+    }
+    auto const status = folder_.read(prefix_ + "status");
+    if (status.ok() && tells_memory(status.text)) return false;
+    if (status.ok() || status.gone()) {
       end(ProcessState::kZombie);
     } else {
-      return false;
+      end_by(status, prefix_ + "status", ProcessState::kDenied);
     }
     return true;
   }
@@ -156,12 +166,11 @@ class ProcessReading {
     return text.find("\nVmSize:") != std::string_view::npos;
   }
 
-  [[nodiscard]] std::optional<std::uint32_t> other_thread() const {
-    auto const threads = numbers_in(folder_.path_of("task"));
-    if (!threads) return std::nullopt;
-    auto const found = std::find_if(threads->begin(), threads->end(),
+  [[nodiscard]] std::optional<std::uint32_t> other_thread(
+      std::vector<std::uint32_t> const& threads) const {
+    auto const found = std::find_if(threads.begin(), threads.end(),
                                     [this](std::uint32_t tid) { return tid != member_.pid; });
-    return found == threads->end() ? std::nullopt : std::optional(*found);
+    return found == threads.end() ? std::nullopt : std::optional(*found);
   }
 
   TreeMember const& member_;

@@ -102,11 +102,19 @@ std::vector<std::uint32_t> outer_pids_of(std::string_view status, std::uint32_t 
 }  // namespace
 
 std::optional<std::vector<std::uint32_t>> numbers_in(std::string const& path) {
-  std::unique_ptr<DIR, int (*)(DIR*)> const directory(::opendir(path.c_str()), &::closedir);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
   if (!directory) return std::nullopt;
   std::vector<std::uint32_t> numbers;
-  while (auto const* const entry = ::readdir(directory.get())) {
+  while (true) {
+    errno = 0;  // readdir() says the same of the end and of an error
+    auto const* const entry = ::readdir(directory.get());
+    if (entry == nullptr) break;
     if (auto const number = to_number<std::uint32_t>(entry->d_name)) numbers.push_back(*number);
+  }
+  if (int const reading_errno = errno; reading_errno != 0) {
+    directory.reset();
+    errno = reading_errno;
+    return std::nullopt;
   }
   return numbers;
 }
@@ -128,9 +136,13 @@ SelfNames read_self_names() {
 }
 
 ProcessLook look_at(std::uint32_t pid) {
-  auto const text = read_text("/proc/" + std::to_string(pid) + "/stat");
-  if (text) return {.stat = parse_stat(*text), .gone = false};
-  return {.stat = std::nullopt, .gone = errno == ENOENT || errno == ESRCH};
+  auto const path = "/proc/" + std::to_string(pid) + "/stat";
+  auto const text = read_text(path);
+  if (text) return {.stat = parse_stat(*text), .gone = false, .error_number = 0};
+  int const error_number = errno;
+  return {.stat = std::nullopt,
+          .gone = error_number == ENOENT || error_number == ESRCH,
+          .error_number = error_number};
 }
 
 void ProcessTree::add_root(std::uint32_t pid) {

@@ -1,11 +1,13 @@
 #include "memacct/tree_snapshot.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <limits>
 #include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "memacct/clock.hpp"
@@ -32,11 +34,31 @@ std::optional<std::string> process_of_thread(std::uint32_t tid) {
   return status.substr(start, status.find('\n', start) - start);
 }
 
+constexpr bool is_denied(int error_number) noexcept {
+  return error_number == EACCES || error_number == EPERM;
+}
+
+/// Only what is not there or not permitted may count as unknown: a process that is left out
+/// because we ran out of descriptors would make the sums wrong unnoticed.
+[[noreturn]] void throw_read_error(std::string const& path, int error_number) {
+  auto text = std::generic_category().message(error_number);
+  if (is_denied(error_number) || error_number == ENOENT) {
+    throw SourceUnavailableError(path, std::move(text));
+  }
+  throw SourceReadError(path, std::move(text), error_number);
+}
+
+[[noreturn]] void throw_look_error(std::uint32_t pid, ProcessLook const& look) {
+  auto const path = path_of(pid, "stat");
+  if (look.error_number == 0) throw SourceFormatError(path, "not a stat line", {});
+  throw_read_error(path, look.error_number);
+}
+
 ProcessStat look_at_root(std::uint32_t pid) {
   auto const number = std::to_string(pid);
   auto const look = look_at(pid);
   if (look.gone) throw std::invalid_argument("there is no process " + number);
-  if (!look.stat) throw SourceUnavailableError(path_of(pid, "stat"), "not permitted");
+  if (!look.stat) throw_look_error(pid, look);
   // A thread has a folder in /proc too, which its listing does not show.
   auto const process = process_of_thread(pid);
   if (process && *process != number) {
@@ -48,14 +70,21 @@ ProcessStat look_at_root(std::uint32_t pid) {
 using Looks = std::map<std::uint32_t, ProcessStat>;
 
 /// Looks at the processes that were not seen before. @returns whether there was one.
-bool look_for_more(Looks& looks) {
+bool look_for_more(Looks& looks, bool& hides_some) {
   auto const pids = numbers_in("/proc");
-  if (!pids) throw SourceUnavailableError("/proc", "cannot be listed");
+  if (!pids) throw_read_error("/proc", errno);
   auto const before = looks.size();
+  hides_some = false;
   for (auto const pid : *pids) {
     if (looks.contains(pid)) continue;
-    // One that has ended since, or may not be looked at, has no parent that we know.
-    if (auto const look = look_at(pid); look.stat) looks.emplace(pid, *look.stat);
+    auto const look = look_at(pid);
+    if (look.stat) {
+      looks.emplace(pid, *look.stat);
+    } else if (is_denied(look.error_number)) {
+      hides_some = true;
+    } else if (!look.gone) {
+      throw_look_error(pid, look);
+    }
   }
   return looks.size() != before;
 }
@@ -202,13 +231,13 @@ TreeMembers find_members(std::vector<std::uint32_t> const& roots) {
   for (auto const pid : roots) looks.emplace(pid, look_at_root(pid));
   TreeMembers found;
   for (int look = 0; look < kMostLooks && !found.settled; ++look) {
-    auto const more = look_for_more(looks);
+    auto const more = look_for_more(looks, found.hides_some);
     auto members = members_among(looks, roots);
     // The first look may have passed a process's place before the process was made.
     found.settled = look > 0 && (!more || members.size() == found.members.size());
     found.members = std::move(members);
   }
-  found.anonymous_pages_own = nobody_else_shares(looks, found.members);
+  found.anonymous_pages_own = !found.hides_some && nobody_else_shares(looks, found.members);
   return found;
 }
 
@@ -223,7 +252,7 @@ TreeSnapshot read_members(TreeMembers const& found, HostTier tier) {
   tree.processes_count = tree.processes.size();
   tree.unread_count = static_cast<std::uint64_t>(
       std::count_if(tree.processes.begin(), tree.processes.end(), is_unread));
-  tree.complete = found.settled && tree.unread_count == 0;
+  tree.complete = found.settled && !found.hides_some && tree.unread_count == 0;
   sum_up(tree, found.anonymous_pages_own);
   return tree;
 }

@@ -730,7 +730,9 @@ class TreeSnapshot:
     processes: tuple[ProcessMemory, ...]  # roots first, each followed by its descendants
     processes_count: int
     unread_count: int  # gone, denied or partial
-    complete: bool  # all were found and read; otherwise the sums are lower bounds
+    # All were found and read; otherwise the sums are lower bounds. False, too, where /proc lists a
+    # process that may not be looked at (hidepid=1): it may be one of the tree or not.
+    complete: bool
     rss_bytes: int | None  # counts a page as often as it is mapped
     pss_bytes: int | None  # counts it once
     pss_anon_bytes: int | None
@@ -744,7 +746,7 @@ class TreeSnapshot:
     # else the sum of the processes' lows. High: pss, which counts whole what only the tree maps;
     # None unless complete.
     freed_bounds_bytes: _Bounds | None
-    def __sub__(self, before: TreeSnapshot, /) -> TreeDelta: ...
+    def __sub__(self, before: TreeSnapshot, /) -> TreeDelta: ...  # ValueError for other roots
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> TreeSnapshot: ...

@@ -69,8 +69,10 @@ def _notes(tree: TreeSnapshot) -> list[str]:
     if tree.freed_bounds_bytes is not None:
         low, high = map(_mib, tree.freed_bounds_bytes)
         notes.append(f"The end of all of them would free {low} to {high} at once.")
-    if not tree.complete:
+    if tree.unread_count:
         notes.append(f"{tree.unread_count} not read in full: the sums are lower bounds.")
+    elif not tree.complete:
+        notes.append("Some may be missing (new, or hidden by /proc): the sums are lower bounds.")
     return notes
 
 
@@ -117,9 +119,14 @@ def difference(after: TreeSnapshot, before: TreeSnapshot) -> TreeDelta:
     """Returns what changed between two snapshots; a process is known by pid and start time.
 
     A term that either snapshot does not know, or knows only a lower bound of, is None.
+
+    Raises:
+        ValueError: the snapshots are of other roots; the message names both.
     """
     if not isinstance(before, TreeSnapshot):
         return NotImplemented
+    if _roots(after) != _roots(before):
+        raise ValueError(f"these are of two trees, of {_named(after)} and of {_named(before)}")
     olds, news = _by_identity(before), _by_identity(after)
     changed = [_change(new, olds[key]) for key, new in news.items() if key in olds]
     whole = after.complete and before.complete
@@ -134,6 +141,15 @@ def difference(after: TreeSnapshot, before: TreeSnapshot) -> TreeDelta:
             if field.name.endswith("_bytes")
         },
     )
+
+
+def _roots(tree: TreeSnapshot) -> set[tuple[int, int]]:
+    # With the start times: the number of a root that ended may be another process's by now.
+    return {(root.pid, root.start_ticks) for root in tree.processes if root.depth == 0}
+
+
+def _named(tree: TreeSnapshot) -> str:
+    return ", ".join(f"pid {pid} (started at tick {start})" for pid, start in sorted(_roots(tree)))
 
 
 def _by_identity(tree: TreeSnapshot) -> dict[tuple[int, int], ProcessMemory]:

@@ -32,7 +32,8 @@ struct SelfNames {
 /// of file descriptors, not permitted), which says nothing about whether it is there.
 struct ProcessLook {
   std::optional<ProcessStat> stat;
-  bool gone = false;  // there is no such process
+  bool gone = false;     // there is no such process
+  int error_number = 0;  // why there is no stat; 0: it was read, but is not a stat line
 };
 [[nodiscard]] ProcessLook look_at(std::uint32_t pid);
 

@@ -13,21 +13,26 @@ namespace memacct {
 struct TreeMembers {
   std::vector<TreeMember> members;
   bool settled = false;  // the last look at /proc found no new member
+  /// /proc lists a process that it does not let us look at (hidepid=1). Whether that one is a
+  /// member cannot be told.
+  bool hides_some = false;
   /// No process of /proc outside the trees can map an anonymous page of a member: such pages are
   /// shared only by fork() without exec, and by KSM. So each root has called exec, and nobody
   /// outside was forked from a member (and left the tree) without having called it since.
-  /// False where that cannot be told.
+  /// False where that cannot be told, as where /proc hides some.
   bool anonymous_pages_own = false;
 };
 
 /// Looks through /proc until no new member appears, at most eight times.
 ///
 /// Not found: a process whose parent had ended before it was looked at (the kernel then gives
-/// it to init or to a subreaper), and one that /proc hides (hidepid). One that was made after
-/// the last look is a matter of a later snapshot.
+/// it to init or to a subreaper), and one that /proc does not even list (hidepid=2). One that was
+/// made after the last look is a matter of a later snapshot.
 ///
 /// @throws std::invalid_argument if a root is not there, or is a thread;
-///   SourceUnavailableError if it may not be looked at, or there is no /proc.
+///   SourceUnavailableError if it may not be looked at, or there is no /proc; SourceReadError
+///   if any process cannot be looked at for another reason (out of file descriptors);
+///   SourceFormatError if the stat of one is not understood.
 /// Cost: ~10 us a process of the machine.
 /// Source: /proc/<pid>/stat.
 [[nodiscard]] TreeMembers find_members(std::vector<std::uint32_t> const& roots);
@@ -42,7 +47,8 @@ struct TreeSnapshot {
   std::vector<ProcessMemory> processes;
   std::uint64_t processes_count{};
   std::uint64_t unread_count{};  // gone, denied or partial
-  /// Every member was found and read: otherwise the sums are lower bounds.
+  /// Every member was found and read: otherwise the sums are lower bounds. False also where /proc
+  /// lists a process that may not be looked at (hidepid=1), since it may be a member or not.
   bool complete = false;
   std::optional<std::uint64_t> rss_bytes;  // counts a page as often as it is mapped
   std::optional<std::uint64_t> pss_bytes;  // counts it once

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import hugepages
 import pytest
 from limited_group import limited_group, made, own_folder
 
 import memacct
 from memacct import _core
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MIB = 1 << 20
 # What a Python process and the kernel's batches of charges (64 pages a CPU) may add.
@@ -272,25 +270,13 @@ def test_the_nodes_are_those_of_sysfs() -> None:
     assert sum(node.total_bytes for node in nodes) <= system.total_bytes
 
 
-def reserve_pages(change: Callable[[int], int]) -> int:
-    """Sets the number of hugetlb pages; returns how many there were. Skips where it is denied."""
-    file = Path("/proc/sys/vm/nr_hugepages")
-    try:
-        before = int(file.read_text())
-        file.write_text(f"{change(before)}\n")
-    except OSError as error:
-        pytest.skip(f"hugetlb pages cannot be set: {error.strerror}")
-    return before
-
-
 def test_hugetlb_pages_move_from_free_memory_to_their_pool() -> None:
-    before = _core.read_system()
-    count = reserve_pages(lambda count: count + 2)
-    try:
+    with hugepages.pool() as pool:
+        before = _core.read_system()
+        pool.grow(2)
         after = _core.read_system()
-    finally:
-        reserve_pages(lambda _: count)
-    restored = _core.read_system()
+        pool.restore()
+        restored = _core.read_system()
     assert before.hugetlb_pools is not None
     assert after.hugetlb_pools is not None
     moved = [
@@ -298,8 +284,6 @@ def test_hugetlb_pages_move_from_free_memory_to_their_pool() -> None:
         for now, then in zip(after.hugetlb_pools, before.hugetlb_pools, strict=True)
         if now != then
     ]
-    if not moved:
-        pytest.skip("the kernel found no free huge page")
     (page_bytes, total_count, free_count) = moved[0]
     assert (len(moved), total_count, free_count) == (1, 2, 2)
     assert after.hugetlb_bytes is not None

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hugepages
 import numpy as np
 import psutil
 import pytest
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 1 << 20
-POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 VARIED = """
 import ctypes, mmap, os, threading
@@ -119,17 +119,8 @@ def test_a_process_with_sixty_thousand_mappings() -> None:
 @pytest.fixture
 def hugetlb_pool() -> Iterator[None]:
     """Three free huge pages of 2 MiB; gives back what it took."""
-    try:
-        before = int(POOL.read_text())
-        POOL.write_text(str(before + 3))
-    except OSError as error:
-        pytest.skip(f"the hugetlb pool cannot be grown: {error}")
-    try:
-        if int(POOL.read_text()) < before + 3:
-            pytest.skip("the machine has no three huge pages to spare")
+    with hugepages.grown(3):
         yield
-    finally:
-        POOL.write_text(str(before))
 
 
 @pytest.mark.usefixtures("hugetlb_pool")

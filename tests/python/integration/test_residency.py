@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hugepages
 import mapped_process
 import pytest
 
@@ -143,19 +144,10 @@ def test_the_processes_map_what_they_say(sort: str, column: str, tmp_path: Path)
 
 @needs_kernel
 def test_huge_pages_of_a_pool_are_not_resident(tmp_path: Path) -> None:
-    pool = Path("/proc/sys/vm/nr_hugepages")
-    before = int(pool.read_text())
-    try:
-        pool.write_text(str(before + 4))
-    except OSError:
-        pytest.skip("/proc/sys/vm/nr_hugepages may not be written")
-    try:
-        with standing_still("hugetlb", tmp_path) as (pid, regions):
-            if regions is None:
-                pytest.skip("the machine has no room for four huge pages")
-            residency, smaps = read_residency(pid), _core.read_mappings(pid)
-    finally:
-        pool.write_text(str(before))
+    with hugepages.grown(4), standing_still("hugetlb", tmp_path) as (pid, regions):
+        if regions is None:
+            pytest.skip("the machine has no room for four huge pages")
+        residency, smaps = read_residency(pid), _core.read_mappings(pid)
     assert rows(residency) == rows(smaps)
     hugetlb = [row for row in each(residency) if row.kind == "hugetlb"]
     assert len(hugetlb) == len(regions)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import mmap
 import os
 import pickle
+import resource
 import signal
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import hugepages
 import pytest
 from family import MIB, family, process_state, wait_until
 
 import memacct
 from memacct import _convert, _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SIZE = 64 * MIB
 # What an idle Python touches or un-shares between two readings, in each process.
@@ -34,6 +40,25 @@ def by_pid(tree: memacct.TreeSnapshot) -> dict[int, _core.ProcessMemory]:
 def known(value: int | None) -> int:
     assert value is not None
     return value
+
+
+def status_bytes(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+@contextlib.contextmanager
+def file_of_a_disk() -> Iterator[Any]:
+    """A file of SIZE beside this one; skips where it is in tmpfs, whose pages count as shmem."""
+    with tempfile.NamedTemporaryFile(dir=Path(__file__).parent) as file:
+        file.write(bytes(SIZE))
+        file.flush()
+        before = status_bytes("RssShmem")
+        with mmap.mmap(file.fileno(), SIZE, mmap.MAP_SHARED, mmap.PROT_READ) as block:
+            sum(block[offset] for offset in range(0, SIZE, mmap.PAGESIZE))
+            if status_bytes("RssShmem") - before > SIZE // 2:
+                pytest.skip("the checkout is in tmpfs: its files' pages count as shared memory")
+        yield file
 
 
 # ---------------------------------------------------------------- shared pages count once
@@ -74,11 +99,10 @@ def test_memory_that_forked_children_inherit_counts_once() -> None:
     ],
 )
 def test_memory_that_a_child_maps_too_counts_once(make: str, term: str) -> None:
-    with tempfile.NamedTemporaryFile(dir=Path(__file__).parent) as file:
-        file.write(bytes(SIZE))
-        file.flush()
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(file_of_a_disk()).name if "{path" in make else ""
         script = f"""
-block = {make.format(path=file.name)}
+block = {make.format(path=path)}
 first = child()
 look(block)
 tell([])
@@ -100,9 +124,7 @@ tell([])
 
 
 def test_weights_that_are_copied_are_anonymous_and_a_child_adds_nothing() -> None:
-    with tempfile.NamedTemporaryFile(dir=Path(__file__).parent) as file:
-        file.write(bytes(SIZE))
-        file.flush()
+    with file_of_a_disk() as file:
         script = f"""
 weights = mmap.mmap(os.open({file.name!r}, os.O_RDONLY), 0, prot=mmap.PROT_READ,
                     flags=mmap.MAP_PRIVATE)
@@ -165,12 +187,6 @@ tell(libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), top, CLONE_VM | SIGCHL
 
 
 def test_huge_pages_of_its_own_are_told_apart() -> None:
-    pool = Path("/proc/sys/vm/nr_hugepages")
-    before = int(pool.read_text())
-    try:
-        pool.write_text(str(before + 4))
-    except OSError:
-        pytest.skip("/proc/sys/vm/nr_hugepages may not be written")
     script = """
 try:
     block = mmap.mmap(-1, 4 << 21, flags=PRIVATE | 0x40000)  # MAP_HUGETLB
@@ -182,15 +198,12 @@ child()
 tell(True)
 tell([])
 """
-    try:
-        with family(script) as parent:
-            if not parent.told():
-                pytest.skip("the machine has no room for four huge pages")
-            alone = memacct.snapshot_tree(parent.pid)
-            parent.go_on()
-            shared = memacct.snapshot_tree(parent.pid)
-    finally:
-        pool.write_text(str(before))
+    with hugepages.grown(4), family(script) as parent:
+        if not parent.told():
+            pytest.skip("the machine has no room for four huge pages")
+        alone = memacct.snapshot_tree(parent.pid)
+        parent.go_on()
+        shared = memacct.snapshot_tree(parent.pid)
     host = alone.processes[0].host
     assert host is not None
     assert alone.private_hugetlb_bytes == host.hugetlb_bytes == 2 << 21
@@ -385,6 +398,113 @@ def test_another_users_process_is_read_in_part() -> None:
     assert tree.pss_bytes is None
     assert known(tree.rss_bytes) > 0
     assert (tree.complete, tree.unread_count) == (False, 2)
+
+
+# A parent that gave its rights away, and a child that has kept them and shares its pages.
+HIDDEN_CHILD = f"""
+import memacct, memacct._convert, memacct._tree  # all that nobody may have no right to open later
+libc = ctypes.CDLL(None, use_errno=True)
+NEWNS, REC, PRIVATE_MOUNT = 0x20000, 0x4000, 1 << 18
+if libc.unshare(NEWNS) or libc.mount(b"none", b"/", None, REC | PRIVATE_MOUNT, None) or \\
+        libc.mount(b"proc", b"/proc", b"proc", 0, b"hidepid=1"):
+    tell([os.strerror(ctypes.get_errno()), None])
+block = touched({SIZE})
+pid = child()
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+try:
+    open(f"/proc/{{pid}}/stat").close()
+except PermissionError:
+    pass
+else:
+    tell(["this /proc hides nothing", None])
+tell([None, memacct.snapshot_tree().to_dict(), str(memacct.snapshot_tree())])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a /proc")
+def test_a_child_that_proc_hides_may_be_missing() -> None:
+    with family(HIDDEN_CHILD) as parent:
+        denied, data, *texts = parent.told()
+    if denied:
+        pytest.skip(f"no /proc that hides processes can be mounted: {denied}")
+    tree = _convert.from_dict(memacct.TreeSnapshot, data)
+    assert [process.state for process in tree.processes] == ["read"]
+    assert (tree.complete, tree.unread_count) == (False, 0)
+    assert "Some may be missing" in texts[0]
+    # Half of the block counts here, and all of it is the child's, too: no end would free it.
+    assert known(tree.pss_anon_bytes) >= SIZE // 2
+    low, high = tree.freed_bounds_bytes or (None, None)
+    assert known(low) <= known(tree.uss_bytes) < SIZE // 2
+    assert high is None
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Lets this process open so many files more."""
+    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(count + 1)]
+    for descriptor in free:
+        os.close(descriptor)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_a_descriptor_to_read_with_it_is_no_matter_of_permission() -> None:
+    with family("tell(child())") as parent:
+        parent.told()
+        for count in (0, 1):
+            with pytest.raises(memacct.SourceReadError) as caught, descriptors_left(count):
+                memacct.snapshot_tree(parent.pid)
+            assert caught.value.errno == errno.EMFILE
+            assert caught.value.source.startswith(f"/proc/{parent.pid}")
+
+
+def test_descriptors_that_run_out_never_lose_a_process() -> None:
+    # The search takes one at a time, and another thread has the only one now and then.
+    with family("tell([child() for _ in range(20)])") as parent:
+        members = [parent.pid, *parent.told()]
+        done = threading.Event()
+
+        def take_and_give() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError):
+                    os.close(os.open(os.devnull, os.O_RDONLY))
+
+        thread = threading.Thread(target=take_and_give)
+        try:
+            with descriptors_left(1):
+                thread.start()
+                found = [found_or_errno(parent.pid) for _ in range(200)]
+        finally:
+            done.set()
+            thread.join()
+    for each in found:
+        assert each in (errno.EMFILE, members)
+
+
+def found_or_errno(pid: int) -> list[int] | int | None:
+    try:
+        return [member.pid for member in _core._find_members([pid])]
+    except memacct.SourceReadError as error:
+        return error.errno
+    except memacct.SourceUnavailableError:
+        return None
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_row_tells_how_far_its_counters_may_be_off(
+    tier: Literal["counters", "breakdown", "rollup"],
+) -> None:
+    host = memacct.snapshot_tree(host=tier).processes[0].host
+    own = memacct.snapshot(host=tier).host
+    assert host is not None
+    assert own.rss_error_bound_bytes is not None or tier == "counters"
+    assert host.rss_error_bound_bytes == own.rss_error_bound_bytes
 
 
 def test_a_process_whose_main_thread_has_ended_is_read_by_another() -> None:
@@ -702,3 +822,27 @@ def test_a_process_that_appeared() -> None:
     assert delta.elapsed_ns > 0
     with pytest.raises(TypeError):
         _ = after - 1  # type: ignore[operator]
+
+
+def test_two_trees_have_no_difference() -> None:
+    with family("tell([])") as one, family("tell([])") as other:
+        one.told()
+        other.told()
+        trees = memacct.snapshot_tree(one.pid), memacct.snapshot_tree(other.pid)
+    named = [
+        f"pid {tree.processes[0].pid} (started at tick {tree.processes[0].start_ticks})"
+        for tree in trees
+    ]
+    with pytest.raises(ValueError, match="these are of two trees") as caught:
+        _ = trees[0] - trees[1]
+    assert str(caught.value) == f"these are of two trees, of {named[0]} and of {named[1]}"
+
+
+def test_a_root_whose_number_was_given_to_another_process_is_another_root() -> None:
+    tree = memacct.snapshot_tree()
+    data = tree.to_dict()
+    data["processes"][0]["start_ticks"] += 1
+    later = _convert.from_dict(memacct.TreeSnapshot, json.loads(json.dumps(data)))
+    with pytest.raises(ValueError, match="these are of two trees"):
+        _ = later - tree
+    assert (tree - tree).pss_bytes == 0
