@@ -13,7 +13,9 @@ from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memacct._errors import MemacctError
 from memacct._timeline_baseline import quiet_reading
+from memacct._timeline_file import warn
 from memacct._timeline_recording import Recording
 from memacct._timeline_span import Span, place
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from memacct._timeline_records import TimelineRecord
     from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry
 
+_NOT_STARTED = "this timeline has not been started"
 DIRECTORY_VARIABLE = "MEMACCT_TIMELINE_DIR"
 _HOST_TIERS = ("counters", "breakdown", "rollup")
 
@@ -68,10 +71,9 @@ class Timeline:
     ) -> None:
         if host not in _HOST_TIERS:
             raise ValueError(f"host must be one of {', '.join(_HOST_TIERS)}, not {host!r}")
-        # Absolute, since a child may have another working directory.
-        self._path = None if path is None else Path(path).absolute()
+        self._path = None if path is None else _absolute(path)
         self._is_folder = self._path is not None and (
-            str(path).endswith(os.sep) or self._path.is_dir()
+            str(path).endswith(os.sep) or os.path.isdir(self._path)  # noqa: PTH112 (never raises)
         )
         self._name = name
         self._devices = devices
@@ -79,6 +81,8 @@ class Timeline:
         self._breakdown = breakdown
         self._recording: Recording | None = None
         self._has_ended = False
+        self._missed_count = 0
+        self._has_warned = False
 
     def start(self) -> Self:
         """Reads the baseline; `memacct.checkpoint` goes to this timeline from now on.
@@ -103,11 +107,17 @@ class Timeline:
         Raises:
             ValueError: it was not started.
         """
-        recording = self._own()
+        if self._recording is None:
+            raise ValueError(_NOT_STARTED)
         with _locks[0]:
             has_ended, self._has_ended = self._has_ended, True
             if self in _started:
                 _started.remove(self)
+        try:
+            recording = self._own()
+        except (MemacctError, OSError) as error:  # of a forked child's own baseline
+            self._miss(error)
+            return None
         if not has_ended:
             recording.end()
         return self.record().identity()
@@ -177,6 +187,12 @@ class Timeline:
         file = self._own().file
         return 0 if file is None else file.lost_count
 
+    @property
+    def missed_count(self) -> int:
+        """How many entries there are not because memory could not be read."""
+        recording = self._recording
+        return self._missed_count + (0 if recording is None else recording.missed_count)
+
     def identity(self) -> IdentityCheck:
         """Compares baseline + increments with the resident memory of now.
 
@@ -194,6 +210,8 @@ class Timeline:
         text = record.text(self._check(record))
         if self.lost_count:
             text += f"\n{self.lost_count} entries could not be written to the file"
+        if self.missed_count:
+            text += f"\n{self.missed_count} entries could not be read"
         return text
 
     def _check(self, record: TimelineRecord) -> IdentityCheck:
@@ -207,7 +225,7 @@ class Timeline:
         """This process's recording."""
         recording = self._recording
         if recording is None:
-            raise ValueError("this timeline has not been started")
+            raise ValueError(_NOT_STARTED)
         return recording if recording.pid == os.getpid() else self._go_on(recording)
 
     def _go_on(self, inherited: Recording) -> Recording:
@@ -217,7 +235,9 @@ class Timeline:
             if now is None or now is inherited:  # else another thread was faster
                 if inherited.file is not None:
                     inherited.file.close()
-                now = self._recording = self._record(inherited.id)
+                now = self._record(inherited.id)
+                now.missed_count += inherited.missed_count  # since the fork
+                self._recording = now
             return now
 
     def _record(self, parent_id: str | None) -> Recording:
@@ -234,15 +254,31 @@ class Timeline:
     def _add(self, kind: str, quoted_name: str, more: str) -> tuple[Recording | None, int]:
         recording = self._recording
         if recording is None:
-            raise ValueError("this timeline has not been started")
+            raise ValueError(_NOT_STARTED)
         reading = recording.read()
         if reading is None:
             return None, -1
         if reading.pid != recording.pid:
-            recording = self._go_on(recording)
+            try:
+                recording = self._go_on(recording)
+            except (MemacctError, OSError) as error:
+                self._miss(error)  # the next entry tries again
+                return None, -1
             reading = recording.read() or reading
         index = recording.add(reading, kind, quoted_name, place=place(recording), more=more)
         return recording, index
+
+    def _miss(self, error: Exception) -> None:
+        self._missed_count += 1
+        if not self._has_warned:
+            self._has_warned = True  # before: a handler may make an entry of its own
+            self._has_warned = warn("the timeline could not go on after a fork: %s", error)
+
+    def _forget_misses(self) -> None:
+        """Of a forked child: what its parent missed is told by its parent."""
+        self._missed_count = 0
+        if self._recording is not None:
+            self._recording.missed_count = 0
 
     def _begin(self, span: Span, quoted_name: str, more: str) -> None:
         if self._has_ended:
@@ -263,6 +299,14 @@ class Timeline:
             recording.add(reading, "span_end", quoted_name, place=where, more=more)
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    # Absolute, since a child may have another working directory.
+    try:
+        return Path(path).absolute()
+    except OSError:  # the working directory is gone; opening the file will tell
+        return Path(path)
+
+
 # Started and not stopped; the last one is the process's current timeline.
 _started: list[Timeline] = []
 # Of starts, stops and of going on after a fork. In a list, to be replaced in a forked child,
@@ -270,11 +314,13 @@ _started: list[Timeline] = []
 _locks = [threading.RLock()]
 
 
-def _renew_lock() -> None:
+def _begin_child() -> None:
     _locks[0] = threading.RLock()
+    for timeline in _started:
+        timeline._forget_misses()  # noqa: SLF001 (ours)
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_begin_child)
 
 
 def _current() -> Timeline:
@@ -286,8 +332,35 @@ def _current() -> Timeline:
     with _locks[0]:
         if not _started:
             folder = os.environ.get(DIRECTORY_VARIABLE)
-            Timeline(f"{folder}/" if folder else None).start()
+            timeline = Timeline(f"{folder}/" if folder else None).start()
+            timeline._missed_count, _unstarted.count = _unstarted.count, 0  # noqa: SLF001 (ours)
         return _started[-1]
+
+
+class _Unstarted:
+    """Entries that there was no timeline for, since none could be started."""
+
+    count = 0
+    has_warned = False
+
+
+_unstarted = _Unstarted()
+
+
+def _current_if_any() -> Timeline | None:
+    """As ``_current``; None, counted and logged once, if none can be started now."""
+    try:
+        return _current()
+    except (MemacctError, OSError) as error:
+        _unstarted.count += 1
+        if not _unstarted.has_warned:
+            _unstarted.has_warned = True  # before: a handler may make an entry of its own
+            _unstarted.has_warned = warn("no timeline could be started: %s", error)
+        return None
+
+
+def _nothing(span: Span, quoted_name: str, more: str) -> None:
+    """The begin and the end of a span that there is no timeline for."""
 
 
 def checkpoint(name: str, *, collect_garbage: bool = False) -> None:
@@ -305,9 +378,12 @@ def checkpoint(name: str, *, collect_garbage: bool = False) -> None:
 
     Source: ``/proc/self/status`` (with the default ``host``).
     Cost: about twice a ``snapshot()``: one system call, and one more if there is a file.
-    Note: a failure to read or to write is logged once and counted, and not raised.
+    Note: a failure to start, to read or to write is logged once and counted, not raised; the
+        next call tries again.
     """
-    _current().checkpoint(name, collect_garbage=collect_garbage)
+    timeline = _current_if_any()
+    if timeline is not None:
+        timeline.checkpoint(name, collect_garbage=collect_garbage)
 
 
 def span(name: str, *, collect_garbage: bool = False) -> Span:
@@ -315,9 +391,16 @@ def span(name: str, *, collect_garbage: bool = False) -> Span:
 
     Args: as of `checkpoint`; garbage is collected, if asked for, before both entries.
     """
-    return _current().span(name, collect_garbage=collect_garbage)
+    timeline = _current_if_any()
+    if timeline is None:
+        return Span(name, _nothing, _nothing, collect_garbage=collect_garbage)
+    return timeline.span(name, collect_garbage=collect_garbage)
 
 
 def current_timeline() -> Timeline:
-    """Returns the process's current timeline; starts one if there is none, as `checkpoint`."""
+    """Returns the process's current timeline; starts one if there is none, as `checkpoint`.
+
+    Raises:
+        SourceError: there was none, and the baseline could not be read.
+    """
     return _current()

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memacct._core import read_mappings, read_residency, snapshot
-from memacct._errors import SourceUnavailableError
+from memacct._errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def read_baseline(
             reading = snapshot(host, devices)
         try:
             parts = list(sum_parts(read_residency() or read_mappings()))
-        except SourceUnavailableError:  # a kernel without smaps
+        except SourceError:  # a kernel without smaps, or no descriptor left to read it
             return reading, {}
         lag_bytes = reading.host.rss_bytes - sum(part[2] for part in parts)
         content = {"parts": parts, "counter_lag_bytes": lag_bytes}

@@ -9,6 +9,21 @@ from pathlib import Path
 
 from memacct._core import append_line
 
+
+def warn(text: str, *values: object) -> bool:
+    """Logs a warning; returns False, and is silent, where even that cannot be done.
+
+    The first import of logging opens files, which a process may have none left for.
+    """
+    try:
+        import logging
+
+        logging.getLogger("memacct").warning(text, *values)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -115,10 +130,8 @@ class LineFile:
     def _report(self, reason: str) -> None:
         if self._has_failed:
             return
-        self._has_failed = True
-        import logging
-
-        logging.getLogger("memacct").warning(
+        self._has_failed = True  # already here: a handler may make an entry of its own
+        self._has_failed = warn(
             "the timeline stays in memory where %s could not be written: %s", self.path, reason
         )
 

@@ -16,7 +16,7 @@ from memacct import _core
 from memacct._core import host_terms_json, snapshot
 from memacct._errors import MemacctError
 from memacct._timeline_baseline import quiet_reading, read_baseline
-from memacct._timeline_file import LineFile
+from memacct._timeline_file import LineFile, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +57,13 @@ class Recording:
         with_parts: bool,
         parent_id: str | None = None,
     ) -> None:
+        snapshot(host, devices)  # what cannot be read leaves no file behind
         self.id = os.urandom(8).hex()
         self.pid = os.getpid()
         self.lines: list[bytes] = []
         self.unkept_count = 0
         self.missed_count = 0
+        self._has_warned = False
         self.file: LineFile | None = None
         self._host = host
         self._devices = devices
@@ -72,7 +74,12 @@ class Recording:
         if path is not None:
             own = path / f"timeline-{self.pid}-{self.id}.jsonl" if is_folder else path
             self.file = LineFile(own, header, exclusive=is_folder)
-        baseline, parts = read_baseline(host, devices, with_parts=with_parts)
+        try:
+            baseline, parts = read_baseline(host, devices, with_parts=with_parts)
+        except BaseException:
+            if self.file is not None:
+                self.file.close()
+            raise
         more = "".join(f",{quoted(key)}:{_json(value)}" for key, value in parts.items())
         self.add(baseline, "baseline", quoted("baseline"), more=more)
 
@@ -106,14 +113,14 @@ class Recording:
     def _read(self, reader: Callable[[_core.HostTier, Any], T]) -> T | None:
         try:
             return reader(self._host, self._devices)
-        except MemacctError as error:
+        except (MemacctError, OSError) as error:
             self._miss(error)
         if self._devices is None:
             return None
         # A driver that fails takes only its own part of the entry with it.
         try:
             return reader(self._host, None)
-        except MemacctError:
+        except (MemacctError, OSError):
             return None
 
     def add(
@@ -161,14 +168,11 @@ class Recording:
         if self.file is not None:
             self.file.close()
 
-    def _miss(self, error: MemacctError) -> None:
+    def _miss(self, error: MemacctError | OSError) -> None:
         self.missed_count += 1
-        if self.missed_count == 1:
-            import logging
-
-            logging.getLogger("memacct").warning(
-                "the timeline misses what could not be read: %s", error
-            )
+        if not self._has_warned:
+            self._has_warned = True
+            self._has_warned = warn("the timeline misses what could not be read: %s", error)
 
 
 def _json(content: object) -> str:
