@@ -56,8 +56,9 @@ class Timeline:
     nest per thread (and asyncio task).
 
     Cost: see `checkpoint`. ``start`` reads the mappings: milliseconds.
-    Note: entries beyond 50,000 are in the file only. Lines survive the end of the process in
-    any way, not that of the machine (no fsync).
+    Note: entries beyond 50,000 are in the file only, and counted (``unkept_count``); the last
+        one, with the check, is kept. Lines survive the end of the process in any way, not that
+        of the machine (no fsync).
     """
 
     def __init__(
@@ -160,10 +161,17 @@ class Timeline:
         Raises:
             ValueError: before its start.
         """
+        from dataclasses import replace
+
         from memacct._timeline_read import parse_timelines
 
         recording = self._own()
-        return parse_timelines(list(recording.lines), "a timeline in memory")[0][0]
+        unkept_count = recording.unkept_count
+        record = parse_timelines(list(recording.lines), "a timeline in memory")[0][0]
+        if unkept_count == 0:
+            return record
+        lost_count = max(record.lost_count - unkept_count, 0)
+        return replace(record, lost_count=lost_count, unkept_count=unkept_count)
 
     @property
     def baseline(self) -> Baseline | None:

@@ -35,7 +35,8 @@ def read_timeline(
     """Returns what processes wrote of their timelines, also if they live or were killed.
 
     Args:
-        source: a file, a folder (its ``timeline-*.jsonl``), or several of either.
+        source: a file, a folder (its ``timeline-*.jsonl``), or several of either; what is in
+            several of them counts once.
 
     Raises:
         SourceUnavailableError: there is no such file or folder.
@@ -43,16 +44,15 @@ def read_timeline(
         SourceFormatError: it is not a timeline, or one of a later memacct.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
-    records: list[TimelineRecord] = []
+    timelines: dict[str, _Parts] = {}
     torn_count = 0
-    for file in _files(sources):
+    for file in {os.path.realpath(file): file for file in _files(sources)}.values():
         try:
             data = file.read_bytes()
         except OSError as error:
             raise SourceReadError(str(file), str(error), error.errno or 0) from error
-        found, torn = parse_timelines(data.split(b"\n"), str(file))
-        records += found
-        torn_count += torn
+        torn_count += _collect(data.split(b"\n"), str(file), timelines)
+    records = _records(timelines)
     records.sort(key=lambda record: record.started_wall_ns)
     return MergedTimeline(records=tuple(records), torn_count=torn_count)
 
@@ -70,10 +70,11 @@ def _files(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 @dataclass(slots=True)
 class _Parts:
-    """The lines of one timeline."""
+    """The lines of one timeline; those of entries by index."""
 
+    source: str
     header: dict[str, Any]
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def parse_timelines(lines: Iterable[bytes], source: str) -> tuple[list[TimelineRecord], int]:
@@ -86,28 +87,35 @@ def parse_timelines(lines: Iterable[bytes], source: str) -> tuple[list[TimelineR
         SourceFormatError: a whole line is none of a timeline, or of one of a later memacct.
     """
     timelines: dict[str, _Parts] = {}
+    torn_count = _collect(lines, source, timelines)
+    return _records(timelines), torn_count
+
+
+def _collect(lines: Iterable[bytes], source: str, timelines: dict[str, _Parts]) -> int:
+    """Adds what ``lines`` hold to ``timelines``; returns how many lines were torn."""
     torn_count = 0
     for raw in lines:
         if not raw.strip():
             continue
         try:
             line = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             torn_count += 1
             continue
         if not _is_line(line):
             later = "made by a later memacct" if _is_later(line) else "not a line of a timeline"
             raise SourceFormatError(source, later, _shown(raw))
         if line["kind"] == "start":
-            timelines.setdefault(line["id"], _Parts(header=line))
-        elif line["id"] in timelines:
-            timelines[line["id"]].lines.append(line)
-        else:
+            timelines.setdefault(line["id"], _Parts(source, line))
+        elif line["id"] not in timelines:
             torn_count += 1
-    try:
-        return [_record(parts) for parts in timelines.values()], torn_count
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SourceFormatError(source, f"a timeline with a wrong value: {error}", "") from error
+        elif timelines[line["id"]].lines.setdefault(line["index"], line) != line:
+            raise SourceFormatError(source, "two entries have one number", _shown(raw))
+    return torn_count
+
+
+def _records(timelines: dict[str, _Parts]) -> list[TimelineRecord]:
+    return [_checked_record(parts) for parts in timelines.values()]
 
 
 _OPTIONAL_TEXT = (str, type(None))
@@ -161,11 +169,21 @@ def _shown(raw: bytes) -> str:
     return raw[:200].decode(errors="replace")
 
 
+def _checked_record(parts: _Parts) -> TimelineRecord:
+    try:
+        return _record(parts)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"a timeline with a wrong value: {error}"
+        raise SourceFormatError(parts.source, reason, "") from error
+
+
 def _record(parts: _Parts) -> TimelineRecord:
     header = parts.header
-    lines = sorted(parts.lines, key=lambda line: (line["taken_ns"], line["index"]))
+    lines = sorted(parts.lines.values(), key=lambda line: (line["taken_ns"], line["index"]))
     entries = tuple(_entries(lines, header))
-    known = max((entry.index for entry in entries), default=-1) + 1
+    if min(parts.lines, default=0) < 0:
+        raise ValueError("an entry's number is negative")
+    known = max(parts.lines, default=-1) + 1
     first = lines[0] if lines else {}
     return TimelineRecord(
         id=header["id"],

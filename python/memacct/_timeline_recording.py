@@ -151,7 +151,7 @@ class Recording:
             f'"span":{"null" if span is None else span},"thread":{threading.get_native_id()},'
             f'"taken_ns":{reading.taken_ns},"host":{{{host_terms_json(reading)}}}{more}}}\n'
         ).encode()
-        if len(self.lines) <= KEPT_LINES:
+        if kind == "end" or len(self.lines) <= KEPT_LINES:
             self.lines.append(line)
         else:
             self.unkept_count += 1

@@ -10,6 +10,8 @@ from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry, resi
 from memacct._types import HostDelta
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from memacct._core import HostMemory
 
 
@@ -29,6 +31,7 @@ class TimelineRecord:
     baseline: Baseline | None  # None: its parts were not asked for or not known
     entries: tuple[TimelineEntry, ...]  # by time
     lost_count: int  # entries that were counted and are not here, but for those at the end
+    unkept_count: int = 0  # entries beyond those that memory keeps; not in lost_count
 
     @property
     def increments_bytes(self) -> int:
@@ -46,8 +49,24 @@ class TimelineRecord:
                     increments_bytes=increments_bytes,
                     since_last_bytes=0,
                     now_bytes=entry.now_bytes,
+                    problems=tuple(self._problems()),
+                    unkept_count=self.unkept_count,
                 )
         return None
+
+    def _problems(self) -> Iterator[str]:
+        first = self.entries[0]
+        if first.kind != "baseline" or first.index != 0:
+            yield "the baseline is lost"
+        if self.lost_count:
+            yield f"{self.lost_count} entries are lost"
+        baseline = self.baseline
+        if baseline is not None and baseline.unexplained_bytes:
+            yield f"the baseline's parts are off by {baseline.unexplained_bytes} bytes"
+        wrong = [entry for entry in self.entries if entry.contradicts_itself]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+            yield f"entry {wrong[0].index}{more} contradicts itself"
 
     def check_against(self, reading: HostMemory, now_bytes: int) -> IdentityCheck:
         """Returns the check of these entries, and what came after them, with ``now_bytes``.
@@ -63,6 +82,8 @@ class TimelineRecord:
             increments_bytes=self.increments_bytes + since_last_bytes,
             since_last_bytes=since_last_bytes,
             now_bytes=now_bytes,
+            problems=tuple(self._problems()),
+            unkept_count=self.unkept_count,
         )
 
     @property
@@ -77,6 +98,8 @@ class TimelineRecord:
     def text(self, check: IdentityCheck | None) -> str:
         """Returns the table, with ``check`` below it."""
         lost = f"\n{self.lost_count} entries were lost" if self.lost_count else ""
+        if self.unkept_count:
+            lost += f"\n{self.unkept_count} entries were not kept in memory"
         table = render_entries(self.entries, self.baseline, check, self.started_ns)
         return f"{self.title}\n{table}{lost}"
 

@@ -55,6 +55,12 @@ class Baseline:
     parts: tuple[BaselinePart, ...]
     counter_lag_bytes: int
 
+    @property
+    def unexplained_bytes(self) -> int:
+        """What the parts and the lag leave of ``rss_bytes``; 0 unless a part is lost."""
+        explained_bytes = sum(part.rss_bytes for part in self.parts) + self.counter_lag_bytes
+        return self.rss_bytes - explained_bytes
+
     def by_kind(self) -> dict[str, int]:
         """Returns the resident bytes of each kind of part, largest first."""
         return _totals((part.kind, part.rss_bytes) for part in self.parts)
@@ -118,6 +124,16 @@ class TimelineEntry:
     devices: tuple[DevicePoint, ...] | None  # None: not asked for, or not readable
     now_bytes: int | None  # of an "end": resident memory by another reading (statm)
 
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether its kinds of memory do not sum up, or exceed the peak; as far as known."""
+        host = self.host
+        kinds = (host.rss_anon_bytes, host.rss_file_bytes, host.rss_shmem_bytes)
+        known = [kind for kind in kinds if kind is not None]
+        if len(known) == len(kinds) and sum(known) != host.rss_bytes:
+            return True
+        return host.peak_rss_bytes is not None and host.rss_bytes > host.peak_rss_bytes
+
     def device_deltas(self, before: TimelineEntry) -> tuple[DeviceDelta, ...] | None:
         """Returns what changed on each device since another entry of this timeline."""
         return joined(self.devices, before.devices, DeviceDelta, DeviceDelta.between)
@@ -129,12 +145,21 @@ class IdentityCheck:
 
     The left side is summed up from the entries, by kind of memory where the kernel tells it;
     the right side is another reading of another file (``/proc/self/statm``).
+
+    What it proves: the timeline begins with its baseline, whose parts (if known) and lag sum up
+    to it; no entry between it and the last one is lost; in each entry the kinds of memory sum
+    up to what is resident, which is no more than the process's peak; and the last one, with
+    what came since, is what statm says. Entries hold absolute values, so sums of increments
+    cancel out: that a value in the middle is right is shown by its own kinds and peak only,
+    and with ``host="counters"``, which has neither, by nothing.
     """
 
     baseline_bytes: int
     increments_bytes: int
     since_last_bytes: int  # of the increments: since the last entry
     now_bytes: int
+    problems: tuple[str, ...] = ()  # what is lost, or contradicts itself
+    unkept_count: int = 0  # entries that this reader cannot see: they are in the file only
 
     @property
     def difference_bytes(self) -> int:
@@ -142,12 +167,22 @@ class IdentityCheck:
         return self.now_bytes - self.baseline_bytes - self.increments_bytes
 
     @property
-    def holds(self) -> bool:
-        """Whether both sides are equal, to the byte."""
-        return self.difference_bytes == 0
+    def holds(self) -> bool | None:
+        """Whether both sides are equal, to the byte, and nothing is lost or contradictory.
+
+        None: nothing speaks against it, but not all entries were there to be checked.
+        """
+        if self.difference_bytes != 0 or self.problems:
+            return False
+        return None if self.unkept_count else True
 
     def __str__(self) -> str:
-        verdict = "equal" if self.holds else f"off by {self.difference_bytes / 1024:+,.0f} KiB"
+        difference_bytes = self.difference_bytes
+        verdict = f"off by {difference_bytes / 1024:+,.0f} KiB" if difference_bytes else "equal"
+        if self.problems:
+            verdict += f"; does not hold: {'; '.join(self.problems)}"
+        if self.unkept_count:
+            verdict += f"; {self.unkept_count} entries were not kept, nor checked"
         total = self.baseline_bytes + self.increments_bytes
         return (
             f"baseline {self.baseline_bytes / 1024:,.0f} + increments "

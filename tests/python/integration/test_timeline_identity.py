@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import mmap
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from timeline_child import MIB, Child
 
 import memacct
+from memacct._timeline_read import parse_timelines
 
 
 def program_path(name: str) -> str:
@@ -213,27 +216,91 @@ def test_a_baseline_without_parts_reads_no_mappings() -> None:
         assert timeline.entries[0].kind == "baseline"
 
 
-def test_the_check_fails_where_an_increment_is_missing() -> None:
-    # What the check is made of can disagree: one entry's number is changed in its line.
-    with memacct.Timeline() as timeline:
-        timeline.checkpoint("one")
-        recording = timeline._recording
-        assert recording is not None
-        line = json.loads(recording.lines[-1])
-        line["host"]["rss_file_bytes"] += 4096
-        recording.lines[-1] = json.dumps(line).encode()
-        record = timeline.record()
-        assert record.entries[-1].delta.rss_file_bytes is not None
-        recording.lines[-1] = (
-            recording.lines[-1]
-            .replace(b'"checkpoint"', b'"end"')
-            .replace(b'"host"', b'"now_bytes":%d,"host"' % line["host"]["rss_bytes"])
-        )
-        check = timeline.record().identity()
-        assert check is not None
-        assert check.difference_bytes == -4096
-        assert not check.holds
-        assert "off by -4 KiB" in str(check)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The lines of a timeline that holds: start, baseline, one, two, three, end."""
+    path = tmp_path_factory.mktemp("written") / "timeline.jsonl"
+    with memacct.Timeline(path) as timeline:
+        for name in ("one", "two", "three"):
+            timeline.checkpoint(name)
+    lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    assert len(lines) == 6
+    return lines
+
+
+def check_of(lines: list[dict[str, Any]]) -> memacct.IdentityCheck:
+    """The check that a reader of ``lines`` makes."""
+    (record,), torn_count = parse_timelines([json.dumps(line).encode() for line in lines], "test")
+    assert torn_count == 0
+    check = record.identity()
+    assert check is not None
+    assert str(check) in str(record)
+    return check
+
+
+def test_what_was_written_holds(written: list[dict[str, Any]]) -> None:
+    assert check_of(written).holds is True
+    assert str(check_of(written)).endswith("equal")
+
+
+@pytest.mark.parametrize("dropped", [{2}, {3}, {4}, {2, 3, 4}], ids=str)
+def test_the_check_fails_where_entries_are_lost(
+    written: list[dict[str, Any]], dropped: set[int]
+) -> None:
+    check = check_of([line for number, line in enumerate(written) if number not in dropped])
+    assert check.difference_bytes == 0  # sums of increments cannot tell
+    assert check.holds is False
+    assert f"{len(dropped)} entries are lost" in str(check)
+
+
+def test_the_check_fails_where_the_baseline_is_lost(written: list[dict[str, Any]]) -> None:
+    check = check_of([written[0], *written[2:]])
+    assert check.holds is False
+    assert "the baseline is lost" in str(check)
+
+
+def test_the_check_fails_where_a_part_of_the_baseline_is_lost(
+    written: list[dict[str, Any]],
+) -> None:
+    lines = copy.deepcopy(written)
+    _, _, rss_bytes, _ = lines[1]["parts"].pop()
+    check = check_of(lines)
+    assert check.holds is False
+    assert f"the baseline's parts are off by {rss_bytes} bytes" in str(check)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("fields", "by_bytes"),
+    [
+        (["rss_bytes"], -4096),
+        (["rss_anon_bytes"], 4096),
+        (["rss_file_bytes"], -4096),
+        (["rss_shmem_bytes"], 4096),
+        (["rss_bytes", "rss_anon_bytes"], 1 << 40),  # more than there ever was
+    ],
+    ids=str,
+)
+def test_the_check_fails_where_a_value_is_wrong(
+    written: list[dict[str, Any]], number: int, fields: list[str], by_bytes: int
+) -> None:
+    lines = copy.deepcopy(written)
+    for field in fields:
+        lines[number]["host"][field] += by_bytes
+    check = check_of(lines)
+    assert check.holds is False
+    assert f"entry {number - 1} contradicts itself" in str(check)
+
+
+def test_the_check_fails_where_the_sum_is_not_what_statm_says(
+    written: list[dict[str, Any]],
+) -> None:
+    lines = copy.deepcopy(written)
+    lines[-1]["now_bytes"] += 4096
+    check = check_of(lines)
+    assert check.difference_bytes == 4096
+    assert check.holds is False
+    assert "off by +4 KiB" in str(check)
 
 
 def test_the_check_counts_what_came_after_the_last_entry() -> None:

@@ -264,6 +264,38 @@ for fd in strangers:
     assert [entry.name for entry in record.entries] == ["baseline", "before", "after", "end"]
 
 
+def test_a_timeline_that_is_given_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "timeline-1.jsonl"
+    with memacct.Timeline(path, breakdown=False) as timeline:
+        for name in "abc":
+            timeline.checkpoint(name)
+    once = memacct.read_timeline(path)
+    copied = tmp_path / "copied"
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert memacct.read_timeline([path, tmp_path, link]) == once
+    # Two parts of one timeline, such as a file that was moved away and begun again, are one.
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    copied.write_bytes(b"\n".join([lines[0], *lines[3:]]))
+    path.write_bytes(b"\n".join(lines[:5]))
+    assert memacct.read_timeline([copied, path]) == once
+    copied.write_bytes(lines[0] + b"\n" + lines[2].replace(b'"a"', b'"x"'))
+    with pytest.raises(memacct.SourceFormatError, match="two entries have one number"):
+        memacct.read_timeline([copied, path])
+
+
+def test_a_line_that_nests_too_deep_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "deep.jsonl"
+    with memacct.Timeline(path, breakdown=False):
+        pass
+    once = memacct.read_timeline(path)
+    with path.open("ab") as file:
+        file.write(b"[" * 200_000 + b"\n")
+    merged = memacct.read_timeline(path)
+    assert merged.records == once.records
+    assert merged.torn_count == 1
+
+
 def test_what_is_no_timeline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(memacct.SourceUnavailableError, match="no such file or folder"):
         memacct.read_timeline(tmp_path / "missing")

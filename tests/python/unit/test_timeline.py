@@ -284,12 +284,22 @@ def test_memory_keeps_a_bounded_number_of_lines(
         for number in range(30):
             timeline.checkpoint(str(number))
         assert len(timeline.entries) == 10
-        assert timeline.identity().holds
+        assert timeline.identity().holds is None
+    # The end is kept, and the check says that it does not know all entries.
+    kept = timeline.record()
+    assert [entry.name for entry in kept.entries] == ["baseline", *map(str, range(9)), "end"]
+    assert (kept.unkept_count, kept.lost_count) == (21, 0)
+    made = timeline.stop()
+    assert made is not None
+    assert made.difference_bytes == 0
+    assert made.holds is None
+    assert "21 entries were not kept in memory" in str(timeline)
+    assert "equal; 21 entries were not kept, nor checked" in str(timeline)
     (record,) = memacct.read_timeline(path).records
     assert len(record.entries) == 32
     check = record.identity()
     assert check is not None
-    assert check.holds
+    assert check.holds is True
 
 
 def test_a_clock_that_is_set_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
