@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from memacct._core import DeviceKey, HostTier
+    from memacct._timeline_baseline import PartsKind
     from memacct._timeline_records import TimelineRecord
     from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry
 
@@ -45,7 +46,7 @@ class Timeline:
         name: the process's role, such as "EngineCore", for those who read several.
         devices: as of ``snapshot``. Reading devices takes 0.1 to 1 ms an entry.
         host: as of ``snapshot``: "counters", "breakdown" or "rollup".
-        breakdown: whether the baseline is broken down into its parts.
+        breakdown: whether the baseline is broken down into its parts, by mappings.
 
     Raises:
         ValueError: no such ``host``.
@@ -55,7 +56,10 @@ class Timeline:
     same one, where readers tell them apart. Threads may use a timeline at the same time; spans
     nest per thread (and asyncio task).
 
-    Cost: see `checkpoint`. ``start`` reads the mappings: milliseconds.
+    Cost: see `checkpoint`. ``start`` reads the mappings (unless ``breakdown=False``): some
+        milliseconds, and 5 to 10 ms per GiB that is resident (several times that before Linux
+        6.7), up to three times if that takes less than 20 ms. A forked child does so only
+        below 256 MiB; from there on its parts are anon, file and shmem, of its counters.
     Note: entries beyond 50,000 are in the file only, and counted (``unkept_count``); the last
         one, with the check, is kept. Lines survive the end of the process in any way, not that
         of the machine (no fsync).
@@ -82,6 +86,7 @@ class Timeline:
         self._breakdown = breakdown
         self._recording: Recording | None = None
         self._has_ended = False
+        self._is_implicit = False
         self._missed_count = 0
         self._has_warned = False
 
@@ -98,6 +103,11 @@ class Timeline:
             self._recording = self._record(None)
             _started.append(self)
         return self
+
+    def _start_implicitly(self) -> None:
+        self._is_implicit = True
+        self.start()
+        self._missed_count, _unstarted.count = _unstarted.count, 0
 
     def stop(self) -> IdentityCheck | None:
         """Adds a last entry with the identity check, closes the file and returns the check.
@@ -249,13 +259,16 @@ class Timeline:
             return now
 
     def _record(self, parent_id: str | None) -> Recording:
+        parts_kind: PartsKind = "mappings" if self._breakdown else "none"
+        if self._breakdown and (self._is_implicit or parent_id is not None):
+            parts_kind = "small"  # nobody asked for a walk, here and now
         return Recording(
             self._path,
             is_folder=self._is_folder,
             name=self._name,
             host=self._host,
             devices=self._devices,
-            with_parts=self._breakdown,
+            parts_kind=parts_kind,
             parent_id=parent_id,
         )
 
@@ -340,8 +353,8 @@ def _current() -> Timeline:
     with _locks[0]:
         if not _started:
             folder = os.environ.get(DIRECTORY_VARIABLE)
-            timeline = Timeline(f"{folder}/" if folder else None).start()
-            timeline._missed_count, _unstarted.count = _unstarted.count, 0  # noqa: SLF001 (ours)
+            timeline = Timeline(f"{folder}/" if folder else None)
+            timeline._start_implicitly()  # noqa: SLF001 (ours)
         return _started[-1]
 
 
@@ -376,8 +389,9 @@ def checkpoint(name: str, *, collect_garbage: bool = False) -> None:
 
     That is the timeline that was started last and has not been stopped. If there is none, one
     is started, which costs this first call some milliseconds and makes it the end of the
-    baseline; it is written to a file of the folder that MEMACCT_TIMELINE_DIR names, if it is
-    set, and else kept in memory.
+    baseline; its parts are anon, file and shmem where 256 MiB or more are resident, since reading
+    mappings would take long (`Timeline` does so at any size). It is written to a file of the
+    folder that MEMACCT_TIMELINE_DIR names, if it is set, and else kept in memory.
 
     Args:
         name: any text; names may repeat.

@@ -4,50 +4,75 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from memacct._core import read_mappings, read_residency, snapshot
+from memacct._core import monotonic_ns, read_mappings, read_residency, snapshot
 from memacct._errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memacct._core import HostTier, Mappings, Snapshot
+    from memacct._core import HostMemory, HostTier, Mappings, Snapshot
 
 # What the first reading allocates and keeps is in the counter of the second one.
 _ATTEMPTS = 3
+# A walk that took longer is not repeated for the counter's sake.
+_REPEATED_WALK_NS = 20_000_000
+# What nobody asked for must cost little: from here on "small" walks no mappings.
+_SMALL_BYTES = 256 << 20
 _QUIET_ATTEMPTS = 8
 _KINDS_WITHOUT_PATH = {"heap", "stack", "anon", "special"}
 
 
+# How a baseline is broken down: by its mappings; by them, or else by the counters' kinds where
+# the process is not small; or not at all.
+PartsKind = Literal["mappings", "small", "none"]
+
+
 def read_baseline(
-    host: HostTier, devices: Any, *, with_parts: bool
+    host: HostTier, devices: Any, parts_kind: PartsKind
 ) -> tuple[Snapshot, dict[str, Any]]:
     """Returns a timeline's first reading and, as plain data, its parts (empty: not known).
 
-    The counter is read before the mappings, and both again while they disagree. What they
-    still differ by is told as ``counter_lag_bytes``.
+    The counter is read before the mappings, and both again while they disagree and that is
+    quick. What they still differ by is told as ``counter_lag_bytes``.
 
     Source: ``/proc/self/status``; PAGEMAP_SCAN (Linux 6.7 and 6.11) or ``/proc/self/smaps``.
-    Cost: one to three page walks (5 or 10 ms per GiB of 4 KiB pages each), and some
-    microseconds a mapping. No numpy, which would double a small process.
+    Cost: a page walk (5 or 10 ms per GiB of 4 KiB pages, several times that on a machine without
+    PAGEMAP_SCAN), up to three where one takes less than 20 ms; and some microseconds a mapping.
+    None with "small" from 256 MiB on. No numpy, which would double a small process.
     """
     reading = snapshot(host, devices)
-    if not with_parts:
+    if parts_kind == "none":
         return reading, {}
+    if parts_kind == "small" and reading.host.rss_bytes >= _SMALL_BYTES:
+        return reading, _kinds_content(reading.host)
     content: dict[str, Any] = {}
     for attempt in range(_ATTEMPTS):
         if attempt > 0:
             reading = snapshot(host, devices)
+        begin_ns = monotonic_ns()
         try:
             parts = list(sum_parts(read_residency() or read_mappings()))
         except SourceError:  # a kernel without smaps, or no descriptor left to read it
             return reading, {}
         lag_bytes = reading.host.rss_bytes - sum(part[2] for part in parts)
         content = {"parts": parts, "counter_lag_bytes": lag_bytes}
-        if lag_bytes == 0:
+        if lag_bytes == 0 or monotonic_ns() - begin_ns >= _REPEATED_WALK_NS:
             break
     return reading, content
+
+
+def _kinds_content(host: HostMemory) -> dict[str, Any]:
+    """The counters' own kinds as parts, which have no lag to tell; none without them."""
+    kinds = {
+        "anon": host.rss_anon_bytes,
+        "file": host.rss_file_bytes,
+        "shmem": host.rss_shmem_bytes,
+    }
+    if None in kinds.values():
+        return {}
+    return {"parts": [(kind, None, size_bytes, None) for kind, size_bytes in kinds.items()]}
 
 
 def sum_parts(mappings: Mappings) -> Iterator[tuple[str, str | None, int, int]]:

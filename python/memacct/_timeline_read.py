@@ -211,11 +211,11 @@ def _baseline(line: dict[str, Any]) -> Baseline | None:
                 kind=_checked(kind, str),
                 path=_checked(path, _OPTIONAL_TEXT),
                 rss_bytes=_checked(rss_bytes, int),
-                mappings_count=_checked(count, int),
+                mappings_count=_checked(count, _OPTIONAL_NUMBER),
             )
             for kind, path, rss_bytes, count in line["parts"]
         ),
-        counter_lag_bytes=_checked(line.get("counter_lag_bytes"), int),
+        counter_lag_bytes=_checked(line.get("counter_lag_bytes"), _OPTIONAL_NUMBER),
     )
 
 

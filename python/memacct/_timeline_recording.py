@@ -21,6 +21,8 @@ from memacct._timeline_file import LineFile, warn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memacct._timeline_baseline import PartsKind
+
 T = TypeVar("T")
 
 # A line takes about 0.5 KiB, and measuring must not become what is measured.
@@ -54,7 +56,7 @@ class Recording:
         name: str | None,
         host: _core.HostTier,
         devices: Any,
-        with_parts: bool,
+        parts_kind: PartsKind,
         parent_id: str | None = None,
     ) -> None:
         snapshot(host, devices)  # what cannot be read leaves no file behind
@@ -75,7 +77,7 @@ class Recording:
             own = path / f"timeline-{self.pid}-{self.id}.jsonl" if is_folder else path
             self.file = LineFile(own, header, exclusive=is_folder)
         try:
-            baseline, parts = read_baseline(host, devices, with_parts=with_parts)
+            baseline, parts = read_baseline(host, devices, parts_kind)
         except BaseException:
             if self.file is not None:
                 self.file.close()

@@ -20,13 +20,14 @@ class BaselinePart:
     """One part of what was resident when a timeline started.
 
     ``kind`` is "interpreter" or a kind of mapping ("library", "file", "heap", "anon", "stack",
-    ...); what lies in a file has a part a file, with its ``path``.
+    ...); what lies in a file has a part a file, with its ``path``. Where mappings were not read:
+    "anon", "file" or "shmem", whole.
     """
 
     kind: str
     path: str | None
     rss_bytes: int
-    mappings_count: int
+    mappings_count: int | None  # None: mappings were not read
 
     @property
     def package(self) -> str | None:
@@ -49,17 +50,21 @@ class Baseline:
     kernel's counter said less their sum: signed; how far the counter's batches lag, and what
     moved between the two readings. So, always:
     ``rss_bytes`` = sum of ``parts`` + ``counter_lag_bytes``.
+
+    Where mappings were not read (a timeline that started by itself or in a forked child, from
+    256 MiB on), the parts are the counter's own kinds, and the lag is not known: they sum up to
+    ``rss_bytes`` alone.
     """
 
     rss_bytes: int
     parts: tuple[BaselinePart, ...]
-    counter_lag_bytes: int
+    counter_lag_bytes: int | None
 
     @property
     def unexplained_bytes(self) -> int:
         """What the parts and the lag leave of ``rss_bytes``; 0 unless a part is lost."""
-        explained_bytes = sum(part.rss_bytes for part in self.parts) + self.counter_lag_bytes
-        return self.rss_bytes - explained_bytes
+        parts_bytes = sum(part.rss_bytes for part in self.parts)
+        return self.rss_bytes - parts_bytes - (self.counter_lag_bytes or 0)
 
     def by_kind(self) -> dict[str, int]:
         """Returns the resident bytes of each kind of part, largest first."""

@@ -199,6 +199,51 @@ def test_the_parts_of_a_baseline_sum_up_to_it_exactly() -> None:
     assert "baseline" in found["text"]
 
 
+UNASKED = """
+def parts(timeline):
+    found = timeline.baseline
+    return [sorted({p.kind for p in found.parts}), found.counter_lag_bytes, found.unexplained_bytes,
+            {p.mappings_count for p in found.parts} == {None}]
+def forked(timeline):
+    pid = os.fork()
+    if pid == 0:
+        timeline.checkpoint("child")
+        report(parts(timeline))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+BLOCK
+memacct.checkpoint("implicit")
+report(parts(memacct.current_timeline()))
+forked(memacct.current_timeline())
+with memacct.Timeline() as timeline:
+    report(parts(timeline))
+    forked(timeline)
+    report([timeline.identity().holds, str(timeline)])
+"""
+KINDS = [["anon", "file", "shmem"], None, 0, True]
+
+
+def test_nobody_waits_for_a_walk_that_was_not_asked_for() -> None:
+    with Child(UNASKED.replace("BLOCK", "block = grow(256 * MIB)")) as child:
+        implicit, forked, asked, forked_of_asked, _ = (child.report() for _ in range(5))
+        child.end()
+    assert implicit == forked == forked_of_asked == KINDS
+    assert "library" in asked[0]
+    assert asked[2:] == [0, False]
+
+
+def test_a_small_process_has_its_parts_unasked() -> None:
+    with Child(UNASKED.replace("BLOCK", "")) as child:
+        found = [child.report() for _ in range(4)]
+        holds, _ = child.report()
+        child.end()
+    for kinds, _, unexplained_bytes, are_counted in found:
+        assert {"interpreter", "library", "heap"} <= set(kinds)
+        assert unexplained_bytes == 0
+        assert not are_counted
+    assert holds is True
+
+
 def file_rss(smaps: str, path: str) -> int:
     total = 0
     inside = False

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import memacct
-from memacct import _timeline_recording
+from memacct import _timeline_baseline, _timeline_recording
 from memacct._convert import from_dict
-from memacct._core import HostMemory, host_terms_json
+from memacct._core import HostMemory, host_terms_json, read_mappings, read_residency
 from memacct._timeline_types import Baseline, BaselinePart, resident_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from memacct._core import Mappings
 
 
 @pytest.fixture
@@ -190,6 +192,74 @@ def test_tasks_nest_their_own_spans(timeline: memacct.Timeline) -> None:
         if entry.kind == "checkpoint":
             assert entry.depth == 1
             assert entry.span_index == begins[entry.name.removeprefix("in ")]
+
+
+def test_a_task_that_outlives_its_span_is_not_in_it_any_more(timeline: memacct.Timeline) -> None:
+    async def work(inside: asyncio.Event, goes_on: asyncio.Event) -> None:
+        memacct.checkpoint("while it is open")
+        inside.set()
+        await goes_on.wait()
+        memacct.checkpoint("after its end")
+        with memacct.span("own"):
+            await asyncio.to_thread(memacct.checkpoint, "in its own")
+
+    async def both() -> None:
+        inside, goes_on = asyncio.Event(), asyncio.Event()
+        with memacct.span("outer"):
+            with memacct.span("inner"):
+                task = asyncio.create_task(work(inside, goes_on))
+                await inside.wait()
+            goes_on.set()
+            await task
+
+    asyncio.run(both())
+    placed = {
+        entry.name: (entry.depth, entry.span_index)
+        for entry in timeline.entries
+        if entry.kind in {"checkpoint", "span_begin"}
+    }
+    outer, inner, own = (
+        next(entry.index for entry in timeline.entries if entry.name == name)
+        for name in ("outer", "inner", "own")
+    )
+    assert placed["while it is open"] == (2, inner)
+    assert placed["after its end"] == placed["own"] == (1, outer)
+    assert placed["in its own"] == (2, own)
+
+
+def test_a_span_is_entered_once(timeline: memacct.Timeline) -> None:
+    span = memacct.span("once")
+    with span, pytest.raises(ValueError, match="a span can be entered once"), span:
+        pass
+    with pytest.raises(ValueError, match="a span can be entered once"), span:
+        pass
+    memacct.checkpoint("after")
+    assert shape(timeline)[1:] == [
+        ("span_begin", "once", 0),
+        ("span_end", "once", 0),
+        ("checkpoint", "after", 0),
+    ]
+
+
+@pytest.mark.parametrize(("repeated_ns", "walks_count"), [(0, 1), (10**18, 3)])
+def test_only_a_quick_walk_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, repeated_ns: int, walks_count: int
+) -> None:
+    kept: list[bytearray] = []
+
+    def walk_in_a_process_that_grows() -> Mappings | None:
+        kept.append(bytearray(b"x" * (4 << 20)))
+        return read_residency() or read_mappings()
+
+    monkeypatch.setattr(_timeline_baseline, "read_residency", walk_in_a_process_that_grows)
+    monkeypatch.setattr(_timeline_baseline, "_REPEATED_WALK_NS", repeated_ns)
+    with memacct.Timeline() as timeline:
+        baseline = timeline.baseline
+    assert len(kept) == walks_count
+    assert baseline is not None
+    assert baseline.counter_lag_bytes is not None
+    assert baseline.counter_lag_bytes < 0
+    assert baseline.unexplained_bytes == 0
 
 
 def test_the_timeline_started_last_is_the_current_one() -> None:
