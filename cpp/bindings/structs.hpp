@@ -13,6 +13,12 @@
 #include <utility>
 #include <vector>
 
+#include "memacct/boxed.hpp"
+
+template <typename T>
+struct pybind11::detail::type_caster<memacct::Boxed<T>>
+    : pybind11::detail::optional_caster<memacct::Boxed<T>> {};
+
 namespace memacct::bindings {
 
 namespace py = pybind11;
@@ -40,6 +46,10 @@ py::object to_python(std::vector<F> const& values, py::handle owner) {
 }
 template <typename F>
 py::object to_python(std::optional<F> const& value, py::handle owner) {
+  return value ? to_python(*value, owner) : py::none();
+}
+template <typename F>
+py::object to_python(Boxed<F> const& value, py::handle owner) {
   return value ? to_python(*value, owner) : py::none();
 }
 

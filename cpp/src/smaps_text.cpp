@@ -1,6 +1,7 @@
 #include "memacct/smaps_text.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -22,6 +23,9 @@ std::uint64_t load(char const* at) noexcept {
   std::memcpy(&word, at, sizeof word);
   return word;
 }
+
+// "       0": the lowest byte is the first character.
+constexpr std::uint64_t kZero = 0x3020202020202020U;
 
 constexpr std::uint64_t repeated(std::uint64_t byte) noexcept { return byte * 0x0101010101010101U; }
 
@@ -124,6 +128,10 @@ std::optional<std::string_view> parse_header(std::string_view line, Mapping& row
   return name == std::string_view::npos ? std::string_view{} : line.substr(name);
 }
 
+/// Those that have a line; the derived ones are never set here.
+constexpr Columns kReadSizes = column(Size::kHeld) - 1;
+static_assert(static_cast<std::size_t>(Size::kHeld) + 2 == kSizeCount, "the derived are last");
+
 std::optional<Size> size_of_key(std::string_view key) noexcept {
   for (std::size_t i = 0; i < kSizeCount; ++i) {
     if (!kSizes[i].key.empty() && kSizes[i].key == key) return static_cast<Size>(i);
@@ -184,18 +192,25 @@ std::size_t SmapsParser::feed(std::string_view text) {
 /// Stops at any that differs, for feed_line to judge.
 char const* SmapsParser::feed_sizes(char const* at, char const* end) {
   if (!open_) return at;
-  while (next_ < expected_.size() && end - at >= static_cast<std::ptrdiff_t>(kLineBytes)) {
-    auto const& expected = expected_[next_];
-    if (load(at) != expected.head[0] || load(at + 8) != expected.head[1]) break;
-    auto const kib = parse_eight(load(at + kHeadBytes));
-    if (!kib || std::memcmp(at + kHeadBytes + 8, " kB\n", 4) != 0) break;
-    auto const bit = column(expected.size);
-    if ((seen_ & bit) != 0) break;
-    seen_ |= bit;
-    row_[expected.size] = *kib * kKiB;
-    ++next_;
-    at += kLineBytes;
+  // In locals: a store through a member could change any other, as the compiler sees it.
+  auto seen = seen_;
+  auto const* next = expected_.data() + next_;
+  auto const* const last = expected_.data() + expected_.size();
+  for (; next != last && end - at >= static_cast<std::ptrdiff_t>(kLineBytes);
+       ++next, at += kLineBytes) {
+    auto const head_differs = (load(at) ^ next->head[0]) | (load(at + 8) ^ next->head[1]);
+    auto const digits = load(at + kHeadBytes);
+    auto const bit = column(next->size);
+    if (head_differs != 0 || (seen & bit) != 0) break;
+    if (std::memcmp(at + kHeadBytes + 8, " kB\n", 4) != 0) break;
+    // Most numbers are 0.
+    auto const kib = digits == kZero ? std::optional<std::uint64_t>(0) : parse_eight(digits);
+    if (!kib) break;
+    seen |= bit;
+    row_[next->size] = *kib * kKiB;
   }
+  seen_ = seen;
+  next_ = static_cast<std::size_t>(next - expected_.data());
   return at;
 }
 
@@ -211,7 +226,10 @@ void SmapsParser::feed_line(std::string_view line) {
 
 void SmapsParser::begin_mapping(std::string_view line) {
   end_mapping();
-  row_ = Mapping{};
+  // Its sizes stay those of the last mapping until they are read, or forgotten in the end.
+  row_.vm_flags = 0;
+  row_.thp_eligible = 0;
+  row_.protection_key = 0;
   auto const name = parse_header(line, row_);
   if (!name) throw_format(source_, "not a mapping's first line", line);
   bool deleted = false;
@@ -228,6 +246,9 @@ void SmapsParser::end_mapping() {
   learning_ = false;
   if ((seen_ & column(Size::kRss)) == 0) throw_format(source_, "a mapping without Rss", last_name_);
   table_.columns &= seen_;
+  for (auto missing = ~seen_ & kReadSizes; missing != 0; missing &= missing - 1) {
+    row_.sizes[static_cast<std::size_t>(std::countr_zero(missing))] = 0;
+  }
   add_row(row_);
 }
 

@@ -14,6 +14,8 @@ namespace memacct {
 /// private mapping of physical memory (/dev/mem) that was written to, pages that a GPU's driver
 /// has moved into the GPU's own memory (HMM), and files on memory that is a disk (DAX) before
 /// Linux 6.15: smaps counts the first two and not the third, the scan the other way round.
+/// On kernels without the fix of June 2025 to PAGE_IS_PFNZERO, memory under huge pages that was
+/// only read (the huge zero page) counts here and not in smaps.
 /// @returns nullopt where the kernel does not offer both, or cannot tell a mapping's name
 ///   (longer than PATH_MAX): detected by asking it.
 /// @throws as read_mappings.

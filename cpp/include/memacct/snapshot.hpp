@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "memacct/boxed.hpp"
 #include "memacct/cgroup.hpp"
 #include "memacct/device.hpp"
 #include "memacct/host.hpp"
@@ -29,14 +30,16 @@ struct Snapshot {
   std::uint64_t span_ns{};   // until after the last
   std::int32_t pid{};
   HostMemory host;
-  std::optional<MappingTable> mappings;  // nullopt: not asked for, or no source here
-  std::optional<CgroupMemory> cgroup;
-  std::optional<SystemMemory> system;
-  std::optional<MemoryLimits> limits;  // what of cgroup and system binds; nullopt: neither is known
+  Boxed<MappingTable> mappings;  // nullopt: not asked for, or no source here
+  Boxed<CgroupMemory> cgroup;
+  Boxed<SystemMemory> system;
+  Boxed<MemoryLimits> limits;  // what of cgroup and system binds; nullopt: neither is known
   std::optional<std::vector<DeviceMemory>> devices;  // nullopt: not asked for, or no driver
   std::optional<std::vector<AllocatorMemory>> torch;
   bool operator==(Snapshot const&) const = default;
 };
+// malloc serves up to 1032 bytes from the thread's own cache (glibc), and larger ones far slower.
+static_assert(sizeof(Snapshot) <= 1032);
 
 /// What a snapshot is to hold.
 struct SnapshotRequest {

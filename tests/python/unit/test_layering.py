@@ -27,7 +27,7 @@ PYTHON = [
     {"", "__main__"},  # the package itself
 ]
 CPP = [
-    {"units", "error", "clock", "process", "nvml_types", "mapping_table"},
+    {"units", "error", "boxed", "clock", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
     {"kib_lines"},
