@@ -70,7 +70,10 @@ class Recording:
         self._host = host
         self._devices = devices
         self._indices = itertools.count()
-        self._prefix = f'{{"id":"{self.id}","index":'
+        # Half a line of another process must not swallow one of ours, in a file that is shared.
+        is_shared = path is not None and not is_folder
+        self._before = "\n" if is_shared else ""
+        self._prefix = f'{self._before}{{"id":"{self.id}","index":'
         header = self._header(name, parent_id)
         self.lines.append(header)
         if path is not None:
@@ -106,7 +109,7 @@ class Recording:
             "python": sys.version.split()[0],
             "memacct": _core.__version__,
         }
-        return _json(content).encode() + b"\n"
+        return f"{self._before}{_json(content)}\n".encode()
 
     def read(self) -> _core.Snapshot | None:
         """Returns a reading; None, logged once, if its source failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memacct._printable import printable
 from memacct._timeline_text import render_entries, render_merged, verdict
 from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry, resident_change
 from memacct._types import HostDelta
@@ -90,7 +91,7 @@ class TimelineRecord:
     def title(self) -> str:
         """Who it is of."""
         role = f"{self.name}, " if self.name else ""
-        return f"process {self.pid} ({role}{self.command} on {self.machine})"
+        return printable(f"process {self.pid} ({role}{self.command} on {self.machine})")
 
     def __str__(self) -> str:
         return self.text(self.identity())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memacct._printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -57,11 +59,11 @@ def verdict(check: IdentityCheck | None) -> str:
 
 
 def _entry_row(entry: TimelineEntry, since_ns: int) -> tuple[str, ...]:
-    name = "  " * entry.depth + entry.name
+    name = "  " * entry.depth + printable(entry.name)
     if entry.kind == "span_begin":
         name += " {"
     elif entry.kind == "span_end":
-        name = "  " * entry.depth + "} " + entry.name + _span_text(entry)
+        name = "  " * entry.depth + "} " + printable(entry.name) + _span_text(entry)
     is_first = entry.kind == "baseline"
     return (
         name,
@@ -76,7 +78,7 @@ def _entry_row(entry: TimelineEntry, since_ns: int) -> tuple[str, ...]:
 def _span_text(entry: TimelineEntry) -> str:
     if entry.span_delta is None or entry.span_ns is None:
         return ""
-    failure = f", {entry.error}" if entry.error else ""
+    failure = f", {printable(entry.error)}" if entry.error else ""
     return f" ({_signed(entry.span_delta.rss_bytes)} in {entry.span_ns / 1e9:.3f} s{failure})"
 
 
@@ -90,11 +92,11 @@ def _kinds(delta: HostDelta) -> Iterator[str]:
 
 def _baseline_rows(baseline: Baseline) -> Iterator[tuple[str, ...]]:
     for kind, rss_bytes in baseline.by_kind().items():
-        yield f"  = {kind}", "", _plain(rss_bytes)
+        yield f"  = {printable(kind)}", "", _plain(rss_bytes)
         if kind == "library":
             packages = list(baseline.by_package().items())
             for package, part_bytes in packages[:_PACKAGES_SHOWN]:
-                yield f"      {package.rpartition('/')[2]}", "", _plain(part_bytes)
+                yield f"      {printable(package.rpartition('/')[2])}", "", _plain(part_bytes)
             if rest := packages[_PACKAGES_SHOWN:]:
                 yield f"      {len(rest)} more", "", _plain(sum(size for _, size in rest))
     if baseline.counter_lag_bytes:

@@ -7,6 +7,7 @@ import json
 import mmap
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,13 @@ with memacct.Timeline() as timeline:
     assert any(ours == theirs for ours, theirs in zip(explained, shown, strict=True))
 
 
+# By how much a difference of two entries can be off, where the kernel counts in batches.
+BOUND = """
+def bound(timeline):
+    return 2 * max(entry.host.rss_error_bound_bytes or 0 for entry in timeline.entries)
+"""
+
+
 def test_known_allocations_appear_in_their_increments() -> None:
     script = """
 with memacct.Timeline() as timeline:
@@ -118,27 +126,33 @@ with memacct.Timeline() as timeline:
     memacct.checkpoint("array")
     anonymous.close()
     memacct.checkpoint("given back")
-    report({
+    report([{
         entry.name: [entry.delta.rss_bytes, entry.delta.rss_anon_bytes, entry.delta.rss_shmem_bytes,
                      entry.delta.held_bytes]
         for entry in timeline.entries
-    })
+    }, bound(timeline)])
 """
-    with Child(script) as child:
-        deltas = child.report()
-    near = 256 * 1024
+    with Child(BOUND + script) as child:
+        deltas, bound_bytes = child.report()
+    near = 256 * 1024 + bound_bytes
     assert deltas["anonymous"][0] == pytest.approx(64 * MIB, abs=near)
     assert deltas["anonymous"][1] == pytest.approx(64 * MIB, abs=near)
-    assert deltas["anonymous"][2] == 0
-    assert deltas["shared"][2] == 32 * MIB
+    assert deltas["anonymous"][2] == pytest.approx(0, abs=bound_bytes)
+    assert deltas["shared"][2] == pytest.approx(32 * MIB, abs=bound_bytes)
     assert deltas["array"][1] == pytest.approx(16 * MIB, abs=near)
     assert deltas["given back"][0] == pytest.approx(-64 * MIB, abs=near)
     assert [each[3] for each in deltas.values()] == [each[1] + each[2] for each in deltas.values()]
 
 
-def test_a_mapped_file_is_reclaimable_and_its_copy_is_held(tmp_path: Path) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(bytes(24 * MIB))
+def test_a_mapped_file_is_reclaimable_and_its_copy_is_held() -> None:
+    # A folder for temporary files may be a tmpfs, whose files are shared memory.
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        weights = Path(folder).absolute() / "model.safetensors"
+        weights.write_bytes(bytes(24 * MIB))
+        check_mapped_file(weights)
+
+
+def check_mapped_file(weights: Path) -> None:
     script = f"""
 with memacct.Timeline() as timeline, open({str(weights)!r}, "rb") as file:
     memacct.checkpoint("ready")
@@ -147,11 +161,17 @@ with memacct.Timeline() as timeline, open({str(weights)!r}, "rb") as file:
     memacct.checkpoint("mapped")
     copied = bytearray(mapped)
     memacct.checkpoint("copied")
-    report({{e.name: [e.delta.reclaimable_bytes, e.delta.held_bytes] for e in timeline.entries}})
+    kinds = {{m.kind for m in memacct.snapshot("mappings").mappings if m.path == {str(weights)!r}}}
+    deltas = {{e.name: [e.delta.reclaimable_bytes, e.delta.held_bytes] for e in timeline.entries}}
+    shmem_bytes = timeline.entries[2].delta.rss_shmem_bytes
+    report([deltas, bound(timeline), sorted(kinds), shmem_bytes])
 """
-    with Child(script) as child:
-        deltas = child.report()
-    near = 512 * 1024
+    with Child(BOUND + script) as child:
+        deltas, bound_bytes, kinds, shmem_bytes = child.report()
+    assert kinds
+    near = 512 * 1024 + bound_bytes
+    if "shmem" in kinds or shmem_bytes >= 24 * MIB - near:
+        pytest.skip("the working directory is a tmpfs")
     assert deltas["mapped"] == pytest.approx([24 * MIB, 0], abs=near)
     assert deltas["copied"] == pytest.approx([0, 24 * MIB], abs=near)
 
@@ -165,6 +185,7 @@ report({
     "rss": timeline.entries[0].host.rss_bytes,
     "baseline": timeline.baseline.rss_bytes,
     "lag": timeline.baseline.counter_lag_bytes,
+    "bound": timeline.entries[0].host.rss_error_bound_bytes or 0,
     "parts": [[p.kind, p.path, p.rss_bytes, p.mappings_count] for p in timeline.baseline.parts],
     "kinds": timeline.baseline.by_kind(),
     "packages": timeline.baseline.by_package(),
@@ -182,7 +203,7 @@ def test_the_parts_of_a_baseline_sum_up_to_it_exactly() -> None:
     parts = found["parts"]
     assert found["rss"] == found["baseline"] == sum(part[2] for part in parts) + found["lag"]
     # The counter and the mappings are read again while they disagree.
-    assert abs(found["lag"]) <= MIB
+    assert abs(found["lag"]) <= MIB + found["bound"]
     assert not found["numpy"]
     assert found["kinds"]["anon"] >= 30 * MIB
     assert {"interpreter", "library", "heap", "anon", "stack"} <= found["kinds"].keys()
@@ -224,7 +245,7 @@ KINDS = [["anon", "file", "shmem"], None, 0, True]
 
 
 def test_nobody_waits_for_a_walk_that_was_not_asked_for() -> None:
-    with Child(UNASKED.replace("BLOCK", "block = grow(256 * MIB)")) as child:
+    with Child(UNASKED.replace("BLOCK", "block = grow(320 * MIB)")) as child:
         implicit, forked, asked, forked_of_asked, _ = (child.report() for _ in range(5))
         child.end()
     assert implicit == forked == forked_of_asked == KINDS
@@ -356,6 +377,7 @@ def test_the_check_counts_what_came_after_the_last_entry() -> None:
                 block[offset] = 1
             check = timeline.identity()
             assert "since the last entry" in str(timeline)
-    assert check.since_last_bytes == pytest.approx(32 * MIB, abs=MIB)
+    bound_bytes = 2 * (timeline.entries[-1].host.rss_error_bound_bytes or 0)
+    assert check.since_last_bytes == pytest.approx(32 * MIB, abs=MIB + bound_bytes)
     assert check.holds
     assert check.difference_bytes == 0

@@ -305,6 +305,17 @@ def test_any_text_is_a_name(tmp_path: Path) -> None:
     assert [entry.name for entry in record.entries[1:-1]] == names
     assert record.name == 'ro\n"le'
     assert record == timeline.record()
+    # A table has a row for each, in characters that any stream takes.
+    text = str(record)
+    text.encode()
+    title, *rows = text.split("\n")
+    assert "\x00" not in text
+    assert 'ro\\n"le' in title
+    first = next(number for number, row in enumerate(rows) if row.startswith("two"))
+    assert rows[first].startswith("two\\nlines\\x00 ")
+    assert rows[first + 1].startswith("größer 🙂 ")
+    assert rows[first + 3].startswith("\\udcff ")
+    assert len(title) < 200
 
 
 def test_a_timeline_is_started_once_and_takes_entries_until_it_is_stopped() -> None:
