@@ -170,8 +170,10 @@ std::string_view trimmed(std::string_view text) noexcept {
 }  // namespace
 
 void SmapsParser::reserve(std::size_t rows) {
-  table_.rows.resize(rows);
-  table_.rows.clear();
+  constexpr std::size_t kSmallestPageBytes = 4096;
+  table_.rows.reserve(rows);
+  auto volatile* const bytes = reinterpret_cast<char volatile*>(table_.rows.data());
+  for (std::size_t i = 0; i < rows * sizeof(Mapping); i += kSmallestPageBytes) bytes[i] = 0;
 }
 
 std::size_t SmapsParser::feed(std::string_view text) {
