@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import json
+import mmap
 import threading
 import time
 from collections import Counter
@@ -245,10 +246,13 @@ def test_a_span_is_entered_once(timeline: memacct.Timeline) -> None:
 def test_only_a_quick_walk_is_repeated(
     monkeypatch: pytest.MonkeyPatch, repeated_ns: int, walks_count: int
 ) -> None:
-    kept: list[bytearray] = []
+    kept: list[mmap.mmap] = []
 
     def walk_in_a_process_that_grows() -> Mappings | None:
-        kept.append(bytearray(b"x" * (4 << 20)))
+        # Pages of its own: malloc might hand out again what earlier tests have touched.
+        block = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block.write(b"x" * len(block))
+        kept.append(block)
         return read_residency() or read_mappings()
 
     monkeypatch.setattr(_timeline_baseline, "read_residency", walk_in_a_process_that_grows)
