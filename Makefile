@@ -117,7 +117,7 @@ test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.sta
 
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench
-	@for bench in bench/python/*.py; do echo "== $$bench"; $(VENV)/bin/python $$bench; done
+	@status=0; for bench in bench/python/*.py; do echo "== $$bench"; $(VENV)/bin/python $$bench || status=1; done; exit $$status
 
 # ---- fuzzing
 
