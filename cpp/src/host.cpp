@@ -37,9 +37,23 @@ SmapsRollup read_rollup() {
   return rollup_file.read(buffer, parse_smaps_rollup);
 }
 
-Bytes sum_if_known(MappingTable const& mappings, Size size) noexcept {
-  return mappings.has(size) ? Bytes(mappings.sum(size)) : std::nullopt;
-}
+/// The sums of all columns, in one pass: a table of many mappings does not fit the caches.
+class Sums {
+ public:
+  explicit Sums(MappingTable const& mappings) noexcept : mappings_(mappings) {
+    for (auto const& row : mappings.rows) {
+      for (std::size_t i = 0; i < kSizeCount; ++i) bytes_[i] += row.sizes[i];
+    }
+  }
+  /// nullopt if the source does not tell that size.
+  [[nodiscard]] Bytes operator[](Size size) const noexcept {
+    return mappings_.has(size) ? Bytes(bytes_[static_cast<std::size_t>(size)]) : std::nullopt;
+  }
+
+ private:
+  MappingTable const& mappings_;
+  std::array<std::uint64_t, kSizeCount> bytes_{};
+};
 
 /// Splits resident memory into what is held and what can be reclaimed, given how much of the
 /// file-backed pages is known to be dirty.
@@ -110,26 +124,27 @@ HostMemory host_from_rollup(Status const& status, SmapsRollup const& rollup) noe
 }
 
 HostMemory host_from_mappings(Status const& status, MappingTable const& mappings) noexcept {
+  Sums const sums(mappings);
   if (mappings.source == MappingSource::kPagemap) {
     auto host = host_from_status(status);
     host.tier = HostTier::kResidency;
-    host.rss_exact_bytes = mappings.sum(Size::kRss);
+    host.rss_exact_bytes = sums[Size::kRss];
     return host;
   }
   auto host = host_from_status(status);
   host.tier = HostTier::kMappings;
-  host.rss_exact_bytes = mappings.sum(Size::kRss);
-  host.pss_bytes = sum_if_known(mappings, Size::kPss);
-  host.shared_clean_bytes = sum_if_known(mappings, Size::kSharedClean);
-  host.shared_dirty_bytes = sum_if_known(mappings, Size::kSharedDirty);
-  host.private_clean_bytes = sum_if_known(mappings, Size::kPrivateClean);
-  host.private_dirty_bytes = sum_if_known(mappings, Size::kPrivateDirty);
+  host.rss_exact_bytes = sums[Size::kRss];
+  host.pss_bytes = sums[Size::kPss];
+  host.shared_clean_bytes = sums[Size::kSharedClean];
+  host.shared_dirty_bytes = sums[Size::kSharedDirty];
+  host.private_clean_bytes = sums[Size::kPrivateClean];
+  host.private_dirty_bytes = sums[Size::kPrivateDirty];
   host.uss_bytes = sum(host.private_clean_bytes, host.private_dirty_bytes);
-  host.anonymous_bytes = sum_if_known(mappings, Size::kAnonymous);
-  host.swap_pss_bytes = sum_if_known(mappings, Size::kSwapPss);
-  if (mappings.has(Size::kHeld)) {
-    host.held_bytes = mappings.sum(Size::kHeld);
-    host.reclaimable_bytes = mappings.sum(Size::kReclaimable);
+  host.anonymous_bytes = sums[Size::kAnonymous];
+  host.swap_pss_bytes = sums[Size::kSwapPss];
+  if (auto const held = sums[Size::kHeld]) {
+    host.held_bytes = held;
+    host.reclaimable_bytes = sums[Size::kReclaimable];
   }
   return host;
 }

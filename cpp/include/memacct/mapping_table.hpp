@@ -154,12 +154,6 @@ struct MappingTable {
   std::vector<std::string> unread_fields;
 
   [[nodiscard]] bool has(Size size) const noexcept { return (columns & column(size)) != 0; }
-  /// The sum of a column over all rows; 0 without rows.
-  [[nodiscard]] std::uint64_t sum(Size size) const noexcept {
-    std::uint64_t total = 0;
-    for (auto const& row : rows) total += row[size];
-    return total;
-  }
   bool operator==(MappingTable const&) const = default;
 };
 
