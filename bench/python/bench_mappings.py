@@ -216,6 +216,7 @@ def plot(summary: dict[str, Any], file: Path) -> None:
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "memacct"  # the same figures make the same file
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     panels = (
@@ -223,11 +224,15 @@ def plot(summary: dict[str, Any], file: Path) -> None:
         (axes[1], "by_resident", lambda entry: entry["rss_bytes"] / GIB, "GiB resident"),
     )
     for axis, series, size, label in panels:
+        entries = summary[series]
         for name in (PSUTIL, OURS, BARE, ROLLUP, RESIDENCY):
-            entries = summary[series]
             times = [entry["p50_ns"][name] / 1e6 for entry in entries]
             axis.plot([size(entry) for entry in entries], times, marker="o", label=name)
         axis.set(xscale="log", yscale="log", xlabel=label)
+        # Plain numbers, one a size: powers of ten with factors run into each other.
+        axis.set_xticks([float(f"{size(entry):.1g}") for entry in entries])
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(visible=True, which="both", alpha=0.3)
     axes[0].set_ylabel("ms of CPU time a reading")
     axes[0].legend()
