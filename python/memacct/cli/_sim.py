@@ -14,6 +14,7 @@ from memacct._errors import ConfigError
 from memacct._units import format_bytes
 from memacct.sim import DeviceStatus, SimulatedGpu, Tenant, build_runtime
 from memacct.sim._programs import python_of
+from memacct.sim.scenarios import SCENARIOS
 
 app = typer.Typer(help="A simulated GPU that real processes share.", no_args_is_help=True)
 
@@ -53,8 +54,11 @@ def run(  # noqa: PLR0917 (the command line's options)
     ] = None,
     reserved: Annotated[str | None, typer.Option(help="What the driver keeps.")] = None,
     faults: Annotated[
-        str, typer.Option(help="What the driver does wrong; see memacct.sim.Faults.")
-    ] = "",
+        str | None, typer.Option(help="What the driver does wrong; see memacct.sim.Faults.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="A machine by name: memacct sim scenarios lists them.")
+    ] = None,
     python: Annotated[
         str | None,
         typer.Option(help="Python whose CUDA wheels are used; default the program's own."),
@@ -75,7 +79,7 @@ def run(  # noqa: PLR0917 (the command line's options)
     exe = python or python_of(command[0])
     if runtime:
         build_runtime(python=exe, progress=_say_building)
-    with _machine(machine, settings) as gpu:
+    with _machine(machine, settings, scenario) as gpu:
         process = gpu.popen(command, runtime=runtime, python=exe, faults=faults)
         # Ctrl-C reaches the program too: it decides how it ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -118,6 +122,14 @@ def hold(  # noqa: PLR0917 (the command line's options)
 
 
 @app.command()
+def scenarios() -> None:
+    """List the machines that run --scenario knows."""
+    width = max(map(len, SCENARIOS))
+    for each in SCENARIOS.values():
+        print(f"{each.name:{width}}  {each.description}")
+
+
+@app.command()
 def status(machine: Machine = "default") -> None:
     """Show who holds what."""
     with _machine(machine, {}) as gpu:
@@ -125,8 +137,10 @@ def status(machine: Machine = "default") -> None:
             _print_device(device)
 
 
-def _machine(name: str, settings: dict[str, Any]) -> SimulatedGpu:
-    """The named machine as it is, unless settings for it are given."""
+def _machine(name: str, settings: dict[str, Any], scenario: str | None = None) -> SimulatedGpu:
+    """The named machine as it is, unless settings or a scenario for it are given."""
+    if scenario is not None:
+        return SimulatedGpu.scenario(scenario, machine=name, **settings)
     if not settings and SimulatedGpu.exists(name):
         return SimulatedGpu.join(name)
     return SimulatedGpu(machine=name, **settings)

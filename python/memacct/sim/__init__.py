@@ -6,6 +6,9 @@ engines do beside neighbours that move, with faults of the driver on request.
     with SimulatedGpu(total_bytes="32GiB") as gpu, gpu.tenant("7GiB") as neighbour:
         neighbour.when(other_process_bytes="600MiB", then="free")
         gpu.run([sys.executable, "program.py"], check=True)
+
+Machines as people have met them have names: ``SimulatedGpu.scenario("host-pids")``, and
+``memacct.sim.scenarios`` lists them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from memacct._errors import ConfigError
 from memacct._units import parse_bytes
 from memacct.sim._build import build_runtime
 from memacct.sim._faults import Faults, faults_text, missing_symbols
-from memacct.sim._libraries import DRIVER, NVML, REDIRECT, make_link_directory
+from memacct.sim._libraries import DRIVER, NVML, REDIRECT, library_directory, make_link_directory
+from memacct.sim._scenario import Scenario
 from memacct.sim._status import MachineStatus, parse_status
 from memacct.sim._tenant import Tenant, control_path
 
@@ -71,6 +72,9 @@ class SimulatedGpu:
         machine: name of a machine that other commands can join and that stays; default
             one of its own, gone at the end of the ``with`` block.
 
+    Attributes:
+        tenants: the neighbours that a scenario begins with.
+
     Raises:
         ConfigError: the named machine is in use with other settings.
     """
@@ -114,6 +118,31 @@ class SimulatedGpu:
         }
         self._exit = contextlib.ExitStack()
         self._links: Path | None = None
+        self._scenario = Scenario(name="", description="")
+        self.tenants: tuple[Tenant, ...] = ()
+
+    @classmethod
+    def scenario(cls, name: str, **settings: Any) -> SimulatedGpu:
+        """Returns the machine of a named scenario, with its faults and its neighbours.
+
+        Args:
+            name: one of ``memacct.sim.scenarios.SCENARIOS``.
+            settings: what is to differ from the scenario's own.
+
+        Raises:
+            ConfigError: there is no such scenario.
+        """
+        from memacct.sim.scenarios import find
+
+        found = find(name)
+        gpu = cls(**{**found.settings, "faults": found.faults, **settings})
+        gpu._scenario = found
+        return gpu
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The command that the scenario's programs are run by; mostly empty."""
+        return self._scenario.prefix
 
     @classmethod
     def join(cls, machine: str) -> SimulatedGpu:
@@ -146,6 +175,14 @@ class SimulatedGpu:
             )
         if not self._stays:
             self._exit.callback(self._remove_machine)
+        try:
+            self.tenants = tuple(
+                self.tenant(one.holds, device=one.device, context_bytes=one.context_bytes)
+                for one in self._scenario.tenants
+            )
+        except BaseException:
+            self._exit.close()
+            raise
         return self
 
     def __exit__(
@@ -177,15 +214,19 @@ class SimulatedGpu:
         links = self._link_directory(missing_symbols(text))
         environ = dict(os.environ if base is None else base)
         environ.update(self._settings)
+        environ.update(self._scenario.env)
         environ["MEMACCT_SIM_FAULTS"] = text
         environ["MEMACCT_SIM_CONTAINER"] = secrets.token_hex(8)
         directories = [links]
+        preload = [library_directory() / name for name in self._scenario.preload]
         if runtime:
             directories.append(build_runtime(python=python or sys.executable))
             environ["LD_AUDIT"] = str(links / REDIRECT)
-            environ["LD_PRELOAD"] = ":".join(map(str, _preloaded(*directories)))
+            preload += _preloaded(*directories)
             environ["TRITON_LIBCUDA_PATH"] = str(links)
             environ["MEMACCT_SIM_PATH"] = ":".join(map(str, directories))
+        if preload:
+            environ["LD_PRELOAD"] = ":".join(map(str, preload))
         before = environ.get("LD_LIBRARY_PATH")
         environ["LD_LIBRARY_PATH"] = ":".join(
             [*map(str, directories), *([before] if before else [])]
@@ -204,7 +245,8 @@ class SimulatedGpu:
     ) -> subprocess.CompletedProcess[Any]:
         """Runs a program on this machine, as subprocess.run does; see `environ`."""
         environ = self.environ(env, runtime=runtime, python=python, faults=faults)
-        return subprocess.run(command, env=environ, **options)  # noqa: PLW1510 (the caller's)
+        full = [*self.prefix, *command]
+        return subprocess.run(full, env=environ, **options)  # noqa: PLW1510 (the caller's)
 
     def popen(
         self,
@@ -218,7 +260,7 @@ class SimulatedGpu:
     ) -> subprocess.Popen[Any]:
         """Starts a program on this machine, as subprocess.Popen does; see `environ`."""
         environ = self.environ(env, runtime=runtime, python=python, faults=faults)
-        return subprocess.Popen(command, env=environ, **options)
+        return subprocess.Popen([*self.prefix, *command], env=environ, **options)
 
     def status(self) -> MachineStatus:
         """Returns the true state of every device."""

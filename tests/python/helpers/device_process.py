@@ -51,7 +51,12 @@ class DeviceProcess:
         environ = dict(os.environ) if gpu is None else gpu.environ(faults=faults)
         environ.update(env or {})
         self._process = subprocess.Popen(
-            [*prefix, sys.executable, str(Path(__file__).resolve())],
+            [
+                *(() if gpu is None else gpu.prefix),
+                *prefix,
+                sys.executable,
+                str(Path(__file__).resolve()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environ,

@@ -77,3 +77,18 @@ def test_errors_are_one_sentence(machine: str, arguments: tuple[str, ...], sente
     assert done.returncode == 1
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_scenario_by_name(machine: str) -> None:
+    listed = memacct("scenarios").stdout.splitlines()
+    assert any(line.startswith("host-pids ") and "the host's PIDs" in line for line in listed)
+    script = (
+        "from memacct import _core; d, = _core.read_devices('all');"
+        "print(len(d.processes), d.total_bytes >> 30)"
+    )
+    options = ("--machine", machine, "--scenario", "host-pids", "--no-runtime")
+    done = memacct("run", *options, "--", sys.executable, "-c", script)
+    assert (done.returncode, done.stdout) == (0, "1 32\n"), done.stderr
+    refused = memacct("run", "--scenario", "moon", "--no-runtime", "--", "true")
+    assert refused.returncode == 1
+    assert "scenario='moon' does not exist" in refused.stderr
