@@ -1,6 +1,7 @@
 // The device readings' enums as Python sees them: one of a few strings.
 #pragma once
 #include <array>
+#include <string>
 #include <utility>
 
 #include "memacct/device.hpp"
@@ -27,6 +28,10 @@ struct EnumNames<Owner> {
        {Owner::kForeign, "foreign"},
        {Owner::kUnknown, "unknown"}}};
 };
+
+/// The names of a set of lists, in the order of their bits.
+inline constexpr std::array<std::pair<nvml::ListKind, char const*>, 3> kListKindNames{
+    {{nvml::kCompute, "compute"}, {nvml::kGraphics, "graphics"}, {nvml::kMps, "mps"}}};
 
 template <>
 struct EnumNames<MemorySource> {
@@ -59,6 +64,34 @@ struct type_caster<memacct::AttributionSource>
     : memacct::bindings::EnumCaster<memacct::AttributionSource> {};
 template <>
 struct type_caster<memacct::Owner> : memacct::bindings::EnumCaster<memacct::Owner> {};
+/// A tuple of names.
+template <>
+struct type_caster<memacct::ListKinds> {
+  PYBIND11_TYPE_CASTER(memacct::ListKinds, const_name("tuple[str, ...]"));
+
+  bool load(handle source, bool /*convert*/) {
+    if (!isinstance<sequence>(source) || isinstance<str>(source)) return false;
+    for (auto const item : reinterpret_borrow<sequence>(source)) {
+      if (!isinstance<str>(item)) return false;
+      auto const wanted = item.cast<std::string>();
+      unsigned bit = 0;
+      for (auto const& [kind, name] : memacct::bindings::kListKindNames) {
+        if (wanted == name) bit = kind;
+      }
+      if (bit == 0) return false;
+      value.bits |= bit;
+    }
+    return true;
+  }
+
+  static handle cast(memacct::ListKinds source, return_value_policy /*policy*/, handle /*parent*/) {
+    list names;
+    for (auto const& [kind, name] : memacct::bindings::kListKindNames) {
+      if ((source.bits & kind) != 0) names.append(name);
+    }
+    return tuple(names).release();
+  }
+};
 template <>
 struct type_caster<memacct::MemorySource> : memacct::bindings::EnumCaster<memacct::MemorySource> {};
 template <>

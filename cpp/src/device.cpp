@@ -112,13 +112,24 @@ std::vector<DeviceInfo> list_devices() {
 }
 
 std::vector<DeviceMemory> read_devices(DeviceSelection const& which, DeviceOptions const& options) {
+  std::vector<DeviceMemory> readings;
+  read_devices_into(which, options, readings);
+  return readings;
+}
+
+void read_devices_into(DeviceSelection const& which, DeviceOptions const& options,
+                       std::vector<DeviceMemory>& readings) {
   auto const* const set = std::get_if<DeviceSet>(&which);
-  if (set != nullptr && *set == DeviceSet::kAuto && !driver_loaded_in_process()) return {};
+  if (set != nullptr && *set == DeviceSet::kAuto && !driver_loaded_in_process()) {
+    readings.clear();
+    return;
+  }
   auto& session = DeviceSession::current();
   SessionLock const lock(session);
-  return session.run([&] {
-    return set != nullptr ? read_set(session, *set, options)
-                          : read_keys(session, std::get<std::vector<DeviceKey>>(which), options);
+  session.run([&] {
+    readings = set != nullptr
+                   ? read_set(session, *set, options)
+                   : read_keys(session, std::get<std::vector<DeviceKey>>(which), options);
   });
 }
 

@@ -144,14 +144,6 @@ Collect Collector::collect() {
   return best;
 }
 
-std::vector<std::string> kind_names(unsigned kinds) {
-  std::vector<std::string> names;
-  if ((kinds & nvml::kCompute) != 0) names.emplace_back("compute");
-  if ((kinds & nvml::kGraphics) != 0) names.emplace_back("graphics");
-  if ((kinds & nvml::kMps) != 0) names.emplace_back("mps");
-  return names;
-}
-
 void fill_memory(DeviceMemory& device, MemoryView const& view) {
   device.source = view.source;
   device.total_bytes = view.memory.total_bytes;
@@ -172,7 +164,7 @@ void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares sha
     device.processes.push_back({.pid = record.pid,
                                 .process_used_bytes = record.process_used_bytes,
                                 .owner = shares.owners[i],
-                                .kinds = kind_names(record.kinds)});
+                                .kinds = {record.kinds}});
   }
   if (device.device_used_bytes && device.own_bytes && device.tree_bytes && device.foreign_bytes) {
     // Signed: memory that two processes share is in both numbers and on the device once.

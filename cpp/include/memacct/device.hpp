@@ -16,12 +16,18 @@ namespace memacct {
 
 enum class MemorySource { kNvmlV2, kNvmlV1, kCuda };
 
+/// The lists in which a process stands: bits of nvml::ListKind.
+struct ListKinds {
+  unsigned bits = 0;
+  bool operator==(ListKinds const&) const = default;
+};
+
 /// One process in the driver's list of a device.
 struct ProcessUsage {
   std::uint32_t pid = 0;  // as the driver numbers it
   std::optional<std::uint64_t> process_used_bytes;
   Owner owner = Owner::kUnknown;
-  std::vector<std::string> kinds;  // of "compute", "graphics", "mps"
+  ListKinds kinds;
   bool operator==(ProcessUsage const&) const = default;
 };
 
@@ -87,6 +93,11 @@ struct DeviceOptions {
 ///   there is no NVML, or no memory information; DriverError if a call failed.
 [[nodiscard]] std::vector<DeviceMemory> read_devices(DeviceSelection const& which,
                                                      DeviceOptions const& options = {});
+/// The same into `readings`, whose elements are written over: their strings and vectors keep
+/// their room, so that reading the same devices again and again allocates nothing. After an
+/// error their content is unspecified.
+void read_devices_into(DeviceSelection const& which, DeviceOptions const& options,
+                       std::vector<DeviceMemory>& readings);
 [[nodiscard]] DeviceMemory read_device(DeviceKey const& key,
                                        std::optional<std::uint64_t> allocator_reserved_bytes = {},
                                        bool with_cuda = false);
