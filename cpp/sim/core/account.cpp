@@ -11,23 +11,45 @@
 namespace memacct::sim {
 namespace {
 
-uint64_t held_by_processes(SharedState const& state, int physical) {
-  uint64_t sum = 0;
-  for (auto const& slot : state.slots)
-    if (slot.pid != 0) sum += slot.bytes[physical];
+// Adds what `of` says of a unit and, if that is a divided device, of its instances.
+template <class Of>
+uint64_t with_instances(SharedState const& state, int physical, Of const& of) {
+  uint64_t sum = of(physical);
+  for (int unit = state.config.devices; unit < state.config.units_count; ++unit)
+    if (state.config.units[unit].parent == physical) sum += of(unit);
   return sum;
+}
+
+uint64_t held_by_processes(SharedState const& state, int physical) {
+  return with_instances(state, physical, [&](int unit) {
+    uint64_t sum = 0;
+    for (auto const& slot : state.slots)
+      if (slot.pid != 0) sum += slot.bytes[unit];
+    return sum;
+  });
 }
 
 uint64_t unattributed(SharedState const& state, int physical) {
-  uint64_t sum = state.unattributed_bytes[physical];
-  for (auto const& slot : state.slots)
-    if (slot.pid != 0) sum += slot.unlisted_bytes[physical];
-  return sum;
+  return with_instances(state, physical, [&](int unit) {
+    uint64_t sum = state.unattributed_bytes[unit];
+    for (auto const& slot : state.slots)
+      if (slot.pid != 0) sum += slot.unlisted_bytes[unit];
+    return sum;
+  });
+}
+
+uint64_t reserved(SharedState const& state, int physical) {
+  return with_instances(state, physical,
+                        [&](int unit) { return state.config.units[unit].reserved_bytes; });
 }
 
 uint64_t device_used(SharedState const& state, int physical) {
-  return state.config.reserved_bytes + unattributed(state, physical) +
+  return reserved(state, physical) + unattributed(state, physical) +
          held_by_processes(state, physical);
+}
+
+uint64_t total(SharedState const& state, int physical) {
+  return state.config.units[physical].total_bytes;
 }
 
 uint64_t& bytes_of(ProcessSlot& slot, int physical, Listing listing) {
@@ -45,6 +67,8 @@ void add_signed(uint64_t& value, int64_t delta) {
 
 MachineConfig const& machine_config() { return SharedAccount::get().state().config; }
 
+UnitConfig const& unit_config(int physical) { return machine_config().units[physical]; }
+
 Status charge(int physical, uint64_t bytes, char const* what, Listing listing) {
   auto& shared = SharedAccount::get();
   auto& state = shared.state();
@@ -54,7 +78,7 @@ Status charge(int physical, uint64_t bytes, char const* what, Listing listing) {
     ProcessSlot& mine = shared.own_slot();
     auto const fits = [&] {
       used = device_used(state, physical);
-      return used + bytes <= state.config.total_bytes;
+      return used + bytes <= total(state, physical);
     };
     if (!fits()) shared.reap();  // a process that has died may still hold bytes
     if (!fits()) {
@@ -95,7 +119,8 @@ void change_foreign(int physical, int64_t delta_bytes, int pid) {
   uint64_t& held = target ? target->bytes[physical] : state.unattributed_bytes[physical];
   if (delta_bytes > 0) {
     uint64_t const used = device_used(state, physical);
-    uint64_t const free = state.config.total_bytes > used ? state.config.total_bytes - used : 0;
+    uint64_t const all = total(state, physical);
+    uint64_t const free = all > used ? all - used : 0;
     delta_bytes = std::min(delta_bytes, static_cast<int64_t>(free));
   }
   add_signed(held, delta_bytes);
@@ -116,8 +141,8 @@ DeviceUsage device_usage(int physical) {
   {
     SharedAccount::Lock const lock{state};
     shared.reap();
-    usage.total_bytes = state.config.total_bytes;
-    usage.reserved_bytes = state.config.reserved_bytes;
+    usage.total_bytes = total(state, physical);
+    usage.reserved_bytes = reserved(state, physical);
     usage.unattributed_bytes = unattributed(state, physical);
     usage.processes_bytes = held_by_processes(state, physical);
     uint64_t const used = device_used(state, physical);
@@ -134,16 +159,24 @@ std::vector<ProcessUsage> processes(int physical) {
   SharedAccount::Lock const lock{state};
   shared.reap();
   std::string const container = option_text("MEMACCT_SIM_CONTAINER", "");
-  for (auto const& slot : state.slots) {
-    if (slot.pid == 0 || (physical >= 0 && slot.bytes[physical] == 0)) continue;
+  auto const add = [&](ProcessSlot const& slot, int unit) {
     ProcessUsage usage;
     usage.self = shared.is_own(slot);
     usage.pid = shared.visible_pid(slot);
     usage.host_pid = slot.host_pid;
-    usage.bytes = physical >= 0 ? slot.bytes[physical] : 0;
+    usage.bytes = unit >= 0 ? slot.bytes[unit] : 0;
+    usage.unit = unit;
     usage.same_container = usage.self || (!container.empty() && container == slot.container);
     std::copy(std::begin(slot.counts), std::end(slot.counts), std::begin(usage.counts));
     found.push_back(usage);
+  };
+  for (auto const& slot : state.slots) {
+    if (slot.pid == 0) continue;
+    if (physical < 0) add(slot, -1);
+    for (int unit = 0; physical >= 0 && unit < state.config.units_count; ++unit)
+      if ((unit == physical || state.config.units[unit].parent == physical) &&
+          slot.bytes[unit] != 0)
+        add(slot, unit);
   }
   return found;
 }

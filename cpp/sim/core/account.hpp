@@ -9,6 +9,7 @@
 namespace memacct::sim {
 
 constexpr int kMaxDevices = 16;
+constexpr int kMaxUnits = 48;  // devices and, after them, MIG instances: each has an account
 constexpr int kMaxProcesses = 256;
 constexpr uint64_t kPageBytes = 2 * kMiB;  // physical page of device memory
 
@@ -34,12 +35,25 @@ enum class Counter {
 };
 constexpr int kCounters = 6;
 
+/// A device, or a MIG instance of one. "physical" numbers count both, the devices first.
+struct UnitConfig {
+  uint64_t total_bytes = 0;       // as NVML reports it
+  uint64_t cuda_total_bytes = 0;  // as CUDA reports it: not more than total_bytes
+  uint64_t reserved_bytes = 0;    // kept by the driver
+  int32_t speed = 1;              // of a device: CUDA counts from the fastest on
+  bool divided = false;           // of a device: MIG is on
+  int32_t parent = -1;            // of an instance: its device
+  int32_t mig_index = -1;         // of an instance: its place there, some of which are empty
+  int32_t gpu_instance = -1;
+  int32_t compute_instance = -1;
+  bool operator==(UnitConfig const&) const = default;
+};
+
 /// Fixed when the machine is made.
 struct MachineConfig {
   int32_t devices = 1;
-  uint64_t total_bytes = 0;         // of each device, as NVML reports it
-  uint64_t cuda_total_bytes = 0;    // as CUDA reports it: not more than total_bytes
-  uint64_t reserved_bytes = 0;      // kept by the driver, of each device
+  int32_t units_count = 1;  // devices and instances
+  UnitConfig units[kMaxUnits];
   uint64_t unattributed_bytes = 0;  // held by nobody who is listed; can change later
   bool operator==(MachineConfig const&) const = default;
 };
@@ -57,6 +71,7 @@ struct ProcessUsage {
   int pid = 0;       // in the caller's PID namespace; 0: not visible from there
   int host_pid = 0;  // the first of its NSpid line: the outermost that its procfs shows
   uint64_t bytes = 0;
+  int unit = -1;  // where it holds them: of a divided device the instance
   bool self = false;
   bool same_container = false;  // shares MEMACCT_SIM_CONTAINER with the caller
   uint64_t counts[kCounters] = {};
@@ -64,6 +79,7 @@ struct ProcessUsage {
 
 [[nodiscard]] MEMACCT_SIM_API MachineConfig machine_config_from_environment();
 [[nodiscard]] MEMACCT_SIM_API MachineConfig const& machine_config();
+[[nodiscard]] MEMACCT_SIM_API UnitConfig const& unit_config(int physical);
 
 /// Makes the machine afresh if nobody alive holds a place on it; returns whether it is now
 /// as `wanted`. To be called before anything else in the process.

@@ -69,86 +69,62 @@ constexpr Attribute kAttributes[] = {
     {125, 1},          // IPC events
 };
 
-int find_by_uuid(std::string const& prefix) {
-  int found = -1;
-  for (int i = 0; i < physical_count(); ++i) {
-    char uuid[48];
-    device_uuid_text(i, uuid, sizeof uuid);
-    if (std::string(uuid).compare(0, prefix.size(), prefix) != 0) continue;
-    if (found >= 0) return -1;  // ambiguous
-    found = i;
-  }
-  return found;
-}
-
-int find_by_number(std::string const& text) {
-  char* rest = nullptr;
-  long const number = std::strtol(text.c_str(), &rest, 10);
-  bool const valid = rest != text.c_str() && number >= 0 && number < physical_count();
-  return valid ? static_cast<int>(number) : -1;
-}
-
-// CUDA's own rules: what follows an invalid entry is not seen, a repeated one hides all.
-std::vector<int> parse_visible(char const* text) {
-  std::vector<int> visible;
-  if (text == nullptr) {
-    for (int i = 0; i < physical_count(); ++i) visible.push_back(i);
-    return visible;
-  }
-  std::string const list{text};
-  for (size_t at = 0; at < list.size();) {
-    size_t const comma = std::min(list.find(',', at), list.size());
-    std::string const item = list.substr(at, comma - at);
-    at = comma + 1;
-    int const found = item.compare(0, 4, "GPU-") == 0 ? find_by_uuid(item) : find_by_number(item);
-    if (found < 0) break;
-    for (int const before : visible)
-      if (before == found) return {};
-    visible.push_back(found);
-  }
-  return visible;
-}
-
-std::vector<int> const& visible() {
-  // Read once, as the driver does.
-  static auto const* const list =
-      new std::vector<int>(parse_visible(std::getenv("CUDA_VISIBLE_DEVICES")));
-  return *list;
-}
-
 }  // namespace
 
 int physical_count() { return machine_config().devices; }
 
-int device_count() { return static_cast<int>(visible().size()); }
+int unit_count() { return machine_config().units_count; }
 
-int physical_index(int device) {
-  return device >= 0 && device < device_count() ? visible()[static_cast<size_t>(device)] : -1;
+bool any_divided() {
+  auto const* const units = machine_config().units;
+  return std::any_of(units, units + physical_count(),
+                     [](UnitConfig const& unit) { return unit.divided; });
 }
 
-char const* device_name() {
-  static auto const* const name =
-      new std::string(option_text("MEMACCT_SIM_NAME", "NVIDIA H100 80GB HBM3"));
-  return name->c_str();
+bool is_instance(int physical) { return unit_config(physical).parent >= 0; }
+
+int instance_at(int physical, int mig_index) {
+  for (int unit = physical_count(); unit < unit_count(); ++unit)
+    if (unit_config(unit).parent == physical && unit_config(unit).mig_index == mig_index)
+      return unit;
+  return -1;
+}
+
+int whole_device(int physical) {
+  return is_instance(physical) ? unit_config(physical).parent : physical;
+}
+
+// "A|B" are the names of devices 0 and 1; the last one serves all that follow.
+std::string device_name(int physical) {
+  std::string names = option_text("MEMACCT_SIM_NAME", "NVIDIA H100 80GB HBM3");
+  for (int i = whole_device(physical); i > 0 && names.find('|') != std::string::npos; --i)
+    names.erase(0, names.find('|') + 1);
+  std::string name = names.substr(0, names.find('|'));
+  if (is_instance(physical))
+    name += " MIG 1g." + std::to_string(unit_config(physical).total_bytes / kGiB) + "gb";
+  return name;
 }
 
 void device_uuid(int physical, uint8_t out[16]) {
   static constexpr uint8_t kBase[16] = {0x51, 0x6d, 0xcd, 0xa0, 0x00, 0x00, 0x40, 0x00,
                                         0x80, 0x00, 0x51, 0x6d, 0xcd, 0xa0, 0x00, 0x00};
   std::memcpy(out, kBase, sizeof kBase);
-  out[15] = static_cast<uint8_t>(physical);
+  out[15] = static_cast<uint8_t>(whole_device(physical));
+  if (!is_instance(physical)) return;
+  out[0] ^= 0x80;  // the beginnings of instances' and devices' differ
+  out[14] = static_cast<uint8_t>(1 + unit_config(physical).mig_index);
 }
 
 void device_uuid_text(int physical, char* out, size_t size) {
   uint8_t u[16];
   device_uuid(physical, u);
   std::snprintf(out, size,
-                "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
-                u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-                u[14], u[15]);
+                "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+                is_instance(physical) ? "MIG" : "GPU", u[0], u[1], u[2], u[3], u[4], u[5], u[6],
+                u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 }
 
-int device_pci_bus(int physical) { return 0x10 + physical; }
+int device_pci_bus(int physical) { return 0x10 + whole_device(physical); }
 
 int driver_version() { return 13000; }
 

@@ -168,7 +168,7 @@ std::optional<int> fault_in_call(char const* function) {
     uint64_t const call = rule.calls.fetch_add(1);
     if (call < rule.after || call - rule.after >= rule.times) continue;
     if (rule.latency_us != 0) wait_us(rule.latency_us);
-    if (rule.charge_bytes != 0 && rule.device < machine_config().devices)
+    if (rule.charge_bytes != 0 && rule.device < machine_config().units_count)
       change_foreign(rule.device, rule.charge_bytes, rule.charge_pid);
     if (rule.error != 0 && !error) error = rule.error;
   }

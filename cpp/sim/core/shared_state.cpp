@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,7 +16,7 @@ namespace memacct::sim {
 namespace {
 
 constexpr uint32_t kMagic = 0x4d53494d;
-constexpr uint32_t kLayout = 2;
+constexpr uint32_t kLayout = 12;
 // Locked bytes lie beyond the state: a record lock need not cover data.
 constexpr off_t kInitLock = 1 << 24;
 constexpr off_t kFirstSlotLock = kInitLock + 1;
@@ -60,19 +61,6 @@ uint64_t own_pid_namespace() {
 
 }  // namespace
 
-MachineConfig machine_config_from_environment() {
-  constexpr uint64_t kH100Bytes = 81559 * kMiB;
-  MachineConfig config;
-  config.devices = static_cast<int32_t>(option_bytes("MEMACCT_SIM_DEVICES", 1));
-  config.total_bytes = option_bytes("MEMACCT_SIM_TOTAL_BYTES", kH100Bytes);
-  config.cuda_total_bytes = option_bytes("MEMACCT_SIM_CUDA_TOTAL_BYTES", config.total_bytes);
-  config.reserved_bytes = option_bytes("MEMACCT_SIM_RESERVED_BYTES", 0);
-  config.unattributed_bytes = option_bytes("MEMACCT_SIM_UNATTRIBUTED_BYTES", 0);
-  if (config.devices < 0 || config.devices > kMaxDevices)
-    fail("MEMACCT_SIM_DEVICES=%d is not within 0 to %d", config.devices, kMaxDevices);
-  return config;
-}
-
 SharedAccount& SharedAccount::get() {
   static auto* const instance = new SharedAccount;  // never destroyed: used until the end
   return *instance;
@@ -104,7 +92,7 @@ void SharedAccount::initialise(MachineConfig const& config) {
   ::pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
   ::pthread_mutex_init(&state_->mutex, &attributes);
   state_->config = config;
-  for (auto& bytes : state_->unattributed_bytes) bytes = config.unattributed_bytes;
+  std::fill_n(state_->unattributed_bytes, config.devices, config.unattributed_bytes);
   state_->layout = kLayout;
   state_->magic = kMagic;
 }
@@ -181,7 +169,8 @@ bool make_machine(MachineConfig const& wanted) {
   if (shared.others_alive()) return shared.state().config == wanted;
   auto& state = shared.state();
   state.config = wanted;
-  for (auto& bytes : state.unattributed_bytes) bytes = wanted.unattributed_bytes;
+  std::fill(std::begin(state.unattributed_bytes), std::end(state.unattributed_bytes), 0);
+  std::fill_n(state.unattributed_bytes, wanted.devices, wanted.unattributed_bytes);
   for (auto& slot : state.slots) slot = ProcessSlot{};
   return true;
 }

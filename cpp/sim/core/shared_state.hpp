@@ -20,8 +20,8 @@ struct ProcessSlot {
   int32_t pid = 0;  // in its own PID namespace; 0: the place is free
   int32_t host_pid = 0;
   uint64_t pid_namespace = 0;
-  uint64_t bytes[kMaxDevices] = {};
-  uint64_t unlisted_bytes[kMaxDevices] = {};  // managed memory
+  uint64_t bytes[kMaxUnits] = {};
+  uint64_t unlisted_bytes[kMaxUnits] = {};  // managed memory
   uint64_t counts[kCounters] = {};
   char container[64] = {};
 };
@@ -31,7 +31,7 @@ struct SharedState {
   uint32_t layout = 0;
   pthread_mutex_t mutex = {};  // robust: a holder that dies leaves it recoverable
   MachineConfig config;
-  uint64_t unattributed_bytes[kMaxDevices] = {};
+  uint64_t unattributed_bytes[kMaxUnits] = {};
   ProcessSlot slots[kMaxProcesses];
 };
 

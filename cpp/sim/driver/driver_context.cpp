@@ -25,7 +25,7 @@ MEMACCT_SIM_EXPORT Result cuDeviceGet(int* device, int ordinal) {
 MEMACCT_SIM_EXPORT Result cuDeviceGetName(char* name, int size, int device) {
   DRIVER_ENTRY();
   if (physical_index(device) < 0) return kCudaInvalidDevice;
-  std::snprintf(name, static_cast<size_t>(size), "%s", device_name());
+  std::snprintf(name, static_cast<size_t>(size), "%s", device_name(physical_index(device)).c_str());
   return kCudaSuccess;
 }
 
@@ -36,10 +36,11 @@ MEMACCT_SIM_EXPORT Result cuDeviceGetUuid_v2(uint8_t* uuid, int device) {
   return kCudaSuccess;
 }
 
+// From before MIG: of an instance the device's.
 MEMACCT_SIM_EXPORT Result cuDeviceGetUuid(uint8_t* uuid, int device) {
   DRIVER_ENTRY();
   if (physical_index(device) < 0) return kCudaInvalidDevice;
-  device_uuid(physical_index(device), uuid);
+  device_uuid(whole_device(physical_index(device)), uuid);
   return kCudaSuccess;
 }
 
@@ -54,7 +55,7 @@ MEMACCT_SIM_EXPORT Result cuDeviceGetPCIBusId(char* id, int size, int device) {
 MEMACCT_SIM_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, int device) {
   DRIVER_ENTRY();
   if (physical_index(device) < 0) return kCudaInvalidDevice;
-  *bytes = machine_config().cuda_total_bytes;
+  *bytes = unit_config(physical_index(device)).cuda_total_bytes;
   return kCudaSuccess;
 }
 

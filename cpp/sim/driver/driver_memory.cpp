@@ -42,8 +42,9 @@ Result fill_on(StreamHandle stream, DevicePointer target, T value, size_t count)
 MEMACCT_SIM_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
   DRIVER_ENTRY_CONTEXT();
   add_count(Counter::CudaMemoryQueries);
-  DeviceUsage const usage = device_usage(physical_index(context->device));
-  *total_bytes = machine_config().cuda_total_bytes;
+  int const physical = physical_index(context->device);
+  DeviceUsage const usage = device_usage(physical);
+  *total_bytes = unit_config(physical).cuda_total_bytes;
   *free_bytes = std::min<size_t>(usage.free_bytes, *total_bytes);
   return kCudaSuccess;
 }

@@ -15,11 +15,12 @@ constexpr Result kSuccess = 0;
 constexpr Result kUninitialized = 1;
 constexpr Result kInvalidArgument = 2;
 constexpr Result kNotSupported = 3;
+constexpr Result kNoPermission = 4;
 constexpr Result kNotFound = 6;
 constexpr Result kInsufficientSize = 7;
 constexpr Result kArgumentVersionMismatch = 25;
 
-using Device = void*;  // 1 + the physical index
+using Device = void*;  // 1 + the physical index, of a device or an instance
 
 struct Memory {
   unsigned long long total, free, used;

@@ -33,6 +33,9 @@ Result pci_info(int index, Pci* pci) {
   std::memset(pci, 0, sizeof *pci);
   pci->bus = static_cast<unsigned>(device_pci_bus(index));
   pci->pci_device_id = 0x233010de;
+  // Boards of one model that are clocked unlike are sold by different makers.
+  pci->pci_subsystem_id =
+      0x16c10000 + static_cast<unsigned>(unit_config(whole_device(index)).speed);
   std::snprintf(pci->bus_id_legacy, sizeof pci->bus_id_legacy, "0000:%02X:00.0", pci->bus & 0xff);
   std::snprintf(pci->bus_id, sizeof pci->bus_id, "00000000:%02X:00.0", pci->bus & 0xff);
   return kSuccess;
@@ -66,7 +69,7 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetHandleByIndex(unsigned index, Device* dev
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetHandleByUUID(char const* uuid, Device* device) {
   NVML_ENTRY();
   if (uuid == nullptr || device == nullptr) return kInvalidArgument;
-  for (int i = 0; i < physical_count(); ++i) {
+  for (int i = 0; i < unit_count(); ++i) {
     char known[48];
     device_uuid_text(i, known, sizeof known);
     if (std::strcmp(known, uuid) != 0) continue;
@@ -88,7 +91,8 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetHandleByPciBusId(char const* id, Device* 
 
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetIndex(Device device, unsigned* out) {
   NVML_ENTRY_DEVICE(device);
-  *out = static_cast<unsigned>(index);
+  // Of an instance: its place in its device.
+  *out = static_cast<unsigned>(is_instance(index) ? unit_config(index).mig_index : index);
   return kSuccess;
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetMinorNumber(Device device, unsigned* out) {
@@ -98,7 +102,7 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetMinorNumber(Device device, unsigned* out)
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetName(Device device, char* out, unsigned size) {
   NVML_ENTRY_DEVICE(device);
-  return put_text(out, size, device_name());
+  return put_text(out, size, device_name(index).c_str());
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetUUID(Device device, char* out, unsigned size) {
   NVML_ENTRY_DEVICE(device);
@@ -122,15 +126,6 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetCudaComputeCapability(Device device, int*
   NVML_ENTRY_DEVICE(device);
   *major = device_attribute(75, index);
   *minor = device_attribute(76, index);
-  return kSuccess;
-}
-MEMACCT_SIM_EXPORT Result nvmlDeviceGetMigMode(Device device, unsigned*, unsigned*) {
-  NVML_ENTRY_DEVICE(device);
-  return kNotSupported;
-}
-MEMACCT_SIM_EXPORT Result nvmlDeviceIsMigDeviceHandle(Device device, unsigned* is_mig) {
-  NVML_ENTRY_DEVICE(device);
-  *is_mig = 0;
   return kSuccess;
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetUtilizationRates(Device device, unsigned rates[2]) {

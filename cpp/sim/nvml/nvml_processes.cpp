@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../core/device.hpp"
 #include "nvml_abi.hpp"
 
 using namespace memacct::sim;
@@ -23,13 +24,21 @@ struct Record {  // the largest form; shorter ones are its beginning
 static_assert(sizeof(Record) == 32);
 
 std::vector<Record> records_of(int index) {
-  constexpr unsigned kNoInstance = 0xffffffffU;
   std::vector<Record> records;
   for (ProcessUsage const& usage : processes(index)) {
     auto const pid = listed_pid(usage);
-    if (pid) records.push_back({*pid, 0, listed_bytes(usage), kNoInstance, kNoInstance, 0});
+    // -1, all ones: not divided.
+    UnitConfig const& unit = unit_config(usage.unit);
+    if (pid)
+      records.push_back({*pid, 0, listed_bytes(usage), static_cast<unsigned>(unit.gpu_instance),
+                         static_cast<unsigned>(unit.compute_instance), 0});
   }
   return records;
+}
+
+// Who is on a divided device is told to those who may monitor it; an instance's list is open.
+bool may_list(int index) {
+  return !unit_config(index).divided || option_bytes("MEMACCT_SIM_MIG_MONITOR", 0) != 0;
 }
 
 // The growth protocol: too little room is told together with the number that is needed.
@@ -50,6 +59,7 @@ Result write_records(std::vector<Record> const& records, unsigned* count, void* 
 
 Result list(int index, Mode mode, int version, unsigned* count, void* out) {
   add_count(Counter::NvmlProcessQueries);
+  if (!may_list(index)) return kNoPermission;
   std::vector<Record> const records = mode == kCompute ? records_of(index) : std::vector<Record>{};
   return write_records(records, count, out, record_bytes(version));
 }
@@ -108,6 +118,7 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetRunningProcessDetailList(Device device,
   if (details == nullptr || details->mode > kAll) return kInvalidArgument;
   if (details->version != kDetailListTag) return kArgumentVersionMismatch;
   add_count(Counter::NvmlProcessQueries);
+  if (!may_list(index)) return kNoPermission;
   bool const computing = details->mode == kCompute || details->mode == kAll;
   auto const records = computing ? records_of(index) : std::vector<Record>{};
   return write_records(records, &details->count, details->records, kDetailRecordBytes);

@@ -56,7 +56,7 @@ bool initialized() { return g_owner == ::getpid() && g_count > 0; }
 
 int index_of(Device device) {
   auto const index = reinterpret_cast<intptr_t>(device) - 1;
-  return index >= 0 && index < physical_count() ? static_cast<int>(index) : -1;
+  return index >= 0 && index < unit_count() ? static_cast<int>(index) : -1;
 }
 
 Device handle_of(int index) { return reinterpret_cast<Device>(static_cast<intptr_t>(index) + 1); }

@@ -156,9 +156,9 @@ MEMACCT_SIM_EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int d)
   if (physical < 0) return set_error(cudaErrorInvalidDevice);
   auto at = [physical](int a) { return device_attribute(a, physical); };
   memset(p, 0, sizeof *p);
-  snprintf(p->name, sizeof p->name, "%s", device_name());
+  snprintf(p->name, sizeof p->name, "%s", device_name(physical).c_str());
   device_uuid(physical, reinterpret_cast<uint8_t*>(&p->uuid));
-  p->totalGlobalMem = machine_config().cuda_total_bytes;
+  p->totalGlobalMem = unit_config(physical).cuda_total_bytes;
   p->sharedMemPerBlock = static_cast<size_t>(at(8));
   p->regsPerBlock = at(12);
   p->warpSize = at(10);

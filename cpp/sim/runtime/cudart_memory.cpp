@@ -11,8 +11,9 @@ using namespace memacct::sim;
 MEMACCT_SIM_EXPORT cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   NEED_CONTEXT();
   add_count(Counter::CudaMemoryQueries);
-  DeviceUsage const usage = device_usage(physical_index(context->device));
-  *total = machine_config().cuda_total_bytes;
+  int const physical = physical_index(context->device);
+  DeviceUsage const usage = device_usage(physical);
+  *total = unit_config(physical).cuda_total_bytes;
   *free_bytes = std::min<size_t>(usage.free_bytes, *total);
   return cudaSuccess;
 }

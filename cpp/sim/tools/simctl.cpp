@@ -34,31 +34,41 @@ void print_processes(int physical) {
   }
 }
 
-int status() {
-  std::printf("{\"devices\": [");
-  for (int i = 0; i < physical_count(); ++i) {
+void print_units(char const* title, int first, int end) {
+  std::printf("\"%s\": [", title);
+  for (int i = first; i < end; ++i) {
+    UnitConfig const& unit = unit_config(i);
     DeviceUsage const usage = device_usage(i);
     char uuid[48];
     device_uuid_text(i, uuid, sizeof uuid);
     std::printf(
         "%s{\"index\": %d, \"uuid\": \"%s\", \"total_bytes\": %llu, "
         "\"cuda_total_bytes\": %llu, \"reserved_bytes\": %llu, "
-        "\"unattributed_bytes\": %llu, \"free_bytes\": %llu, \"processes\": [",
-        i == 0 ? "" : ", ", i, uuid, static_cast<Printed>(usage.total_bytes),
-        static_cast<Printed>(machine_config().cuda_total_bytes),
-        static_cast<Printed>(usage.reserved_bytes), static_cast<Printed>(usage.unattributed_bytes),
-        static_cast<Printed>(usage.free_bytes));
+        "\"unattributed_bytes\": %llu, \"free_bytes\": %llu, \"parent_index\": %d, "
+        "\"gpu_instance_id\": %d, \"compute_instance_id\": %d, \"processes\": [",
+        i == first ? "" : ", ", i, uuid, static_cast<Printed>(usage.total_bytes),
+        static_cast<Printed>(unit.cuda_total_bytes), static_cast<Printed>(usage.reserved_bytes),
+        static_cast<Printed>(usage.unattributed_bytes), static_cast<Printed>(usage.free_bytes),
+        unit.parent, unit.gpu_instance, unit.compute_instance);
     print_processes(i);
     std::printf("]}");
   }
-  std::printf("]}\n");
+  std::printf("]");
+}
+
+int status() {
+  std::printf("{");
+  print_units("devices", 0, physical_count());
+  std::printf(", ");
+  print_units("instances", physical_count(), unit_count());
+  std::printf("}\n");
   return 0;
 }
 
 int device_argument(char const* text) {
   int const device = std::atoi(text);
-  if (device < 0 || device >= physical_count())
-    fail("device %s is not within 0 to %d", text, physical_count() - 1);
+  if (device < 0 || device >= unit_count())
+    fail("device %s is not within 0 to %d", text, unit_count() - 1);
   return device;
 }
 

@@ -58,14 +58,19 @@ class SimulatedGpu:
     """GPUs that the processes started on them share.
 
     Args:
-        total_bytes: memory of each device, as NVML reports it.
+        total_bytes: memory of each device, as NVML reports it; one for all or one each.
         count: devices, at most 16.
         context_bytes: what a process's CUDA context takes.
         reserved_bytes: what the driver keeps of each device.
         unattributed_bytes: what is held by nobody who is listed.
         cuda_total_bytes: the total that CUDA reports, if less than NVML's.
+        mig: which devices are divided into MIG instances, and the size of each instance; a
+            size of 0 leaves its place empty. Or the sizes on device 0 alone.
+        mig_reserved_bytes: what the driver keeps of each instance.
+        mig_monitor: programs may see who is on a divided device, as administrators do.
+        speeds: one number for each device: CUDA counts the fastest first.
         integrated: the devices share the host's memory; NVML tells no totals then.
-        name: the devices' name.
+        name: the devices' name; one for all or one each.
         costs: what libraries take.
         faults: what the driver does wrong, for every program that is started here and says
             nothing else.
@@ -82,19 +87,23 @@ class SimulatedGpu:
     def __init__(
         self,
         *,
-        total_bytes: Size = "81559MiB",
+        total_bytes: Size | Sequence[Size] = "81559MiB",
         count: int = 1,
         context_bytes: Size = "400MiB",
         reserved_bytes: Size = 0,
         unattributed_bytes: Size = 0,
         cuda_total_bytes: Size | None = None,
+        mig: Mapping[int, Sequence[Size]] | Sequence[Size] = (),
+        mig_reserved_bytes: Size = 0,
+        mig_monitor: bool = False,
+        speeds: Sequence[int] = (),
         integrated: bool = False,
-        name: str = "NVIDIA H100 80GB HBM3",
+        name: str | Sequence[str] = "NVIDIA H100 80GB HBM3",
         costs: Costs | None = None,
         faults: Faults | str | None = None,
         machine: str | None = None,
     ) -> None:
-        total = parse_bytes(total_bytes)
+        totals = _bytes_text(total_bytes)
         self._faults = faults
         self._stays = machine is not None
         self._joins = False
@@ -102,14 +111,18 @@ class SimulatedGpu:
         costs = costs or Costs()
         self._settings = {
             "MEMACCT_SIM_MACHINE": self.machine,
-            "MEMACCT_SIM_TOTAL_BYTES": str(total),
-            "MEMACCT_SIM_CUDA_TOTAL_BYTES": str(parse_bytes(cuda_total_bytes or total)),
+            "MEMACCT_SIM_TOTAL_BYTES": totals,
+            "MEMACCT_SIM_CUDA_TOTAL_BYTES": _bytes_text(cuda_total_bytes or totals.split(",")),
+            "MEMACCT_SIM_MIG": _mig_text(mig),
+            "MEMACCT_SIM_MIG_RESERVED_BYTES": str(parse_bytes(mig_reserved_bytes)),
+            "MEMACCT_SIM_MIG_MONITOR": str(int(mig_monitor)),
+            "MEMACCT_SIM_SPEEDS": ",".join(map(str, speeds)),
             "MEMACCT_SIM_DEVICES": str(count),
             "MEMACCT_SIM_CONTEXT_BYTES": str(parse_bytes(context_bytes)),
             "MEMACCT_SIM_RESERVED_BYTES": str(parse_bytes(reserved_bytes)),
             "MEMACCT_SIM_UNATTRIBUTED_BYTES": str(parse_bytes(unattributed_bytes)),
             "MEMACCT_SIM_INTEGRATED": str(int(integrated)),
-            "MEMACCT_SIM_NAME": name,
+            "MEMACCT_SIM_NAME": name if isinstance(name, str) else "|".join(name),
             "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
             "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
             "MEMACCT_SIM_MODULE_BYTES": str(parse_bytes(costs.module_bytes)),
@@ -267,13 +280,13 @@ class SimulatedGpu:
         return parse_status(self._control("status").stdout)
 
     def tenant(
-        self, holds: Size = 0, *, device: int = 0, context_bytes: Size | None = None
+        self, holds: Size = 0, *, device: int | str = 0, context_bytes: Size | None = None
     ) -> Tenant:
         """Starts a neighbour that holds `holds` bytes besides its context.
 
         Args:
             holds: what it allocates at once, in whole pages of 2 MiB.
-            device: the machine's device.
+            device: the machine's device, or a UUID: that of a MIG instance.
             context_bytes: its context; default the machine's.
 
         Raises:
@@ -281,6 +294,9 @@ class SimulatedGpu:
         """
         environ = {**os.environ, **self._settings}
         environ.pop("CUDA_VISIBLE_DEVICES", None)
+        environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        if isinstance(device, str):
+            environ["CUDA_VISIBLE_DEVICES"], device = device, 0
         if context_bytes is not None:
             environ["MEMACCT_SIM_CONTEXT_BYTES"] = str(parse_bytes(context_bytes))
         tenant = Tenant(environ, device)
@@ -309,6 +325,16 @@ class SimulatedGpu:
 
     def _remove_machine(self) -> None:
         _shared_memory(self.machine).unlink(missing_ok=True)
+
+
+def _bytes_text(sizes: Size | Sequence[Size]) -> str:
+    each = (sizes,) if isinstance(sizes, int | str) else sizes
+    return ",".join(str(parse_bytes(size)) for size in each)
+
+
+def _mig_text(mig: Mapping[int, Sequence[Size]] | Sequence[Size]) -> str:
+    by_device = mig if isinstance(mig, Mapping) else {0: mig} if mig else {}
+    return ";".join(f"{device}={_bytes_text(sizes)}" for device, sizes in by_device.items())
 
 
 def _shared_memory(machine: str) -> Path:

@@ -19,7 +19,7 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceStatus:
-    """One device; total = reserved + unattributed + processes + free."""
+    """One device, or MIG instance of one; total = reserved + unattributed + processes + free."""
 
     index: int
     uuid: str
@@ -28,6 +28,9 @@ class DeviceStatus:
     reserved_bytes: int
     unattributed_bytes: int
     free_bytes: int
+    parent_index: int | None
+    gpu_instance_id: int | None
+    compute_instance_id: int | None
     processes: tuple[ProcessStatus, ...]
 
     @property
@@ -42,17 +45,26 @@ class DeviceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineStatus:
-    """All devices, each at one instant of its own."""
+    """All devices and MIG instances, each at one instant of its own.
+
+    What an instance's processes hold is in its device's numbers too.
+    """
 
     devices: tuple[DeviceStatus, ...]
+    instances: tuple[DeviceStatus, ...]
 
 
 def parse_status(text: str) -> MachineStatus:
     """Returns the answer of ``memacct_simctl status``."""
     data: dict[str, Any] = json.loads(text)
-    return MachineStatus(devices=tuple(_device(row) for row in data["devices"]))
+    return MachineStatus(
+        devices=tuple(_device(row) for row in data["devices"]),
+        instances=tuple(_device(row) for row in data["instances"]),
+    )
 
 
 def _device(row: dict[str, Any]) -> DeviceStatus:
     processes = tuple(ProcessStatus(**process) for process in row.pop("processes"))
+    for key in ("parent_index", "gpu_instance_id", "compute_instance_id"):
+        row[key] = None if row[key] < 0 else row[key]
     return DeviceStatus(processes=processes, **row)
