@@ -4,6 +4,7 @@
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
 #   make bench         what memacct's own calls cost
 #   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
+#   make tsan          the lock-free parts under ThreadSanitizer (seconds; needs clang)
 #   make check         format, lint and types
 #   make clean         removes builds and environments
 # PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
@@ -19,7 +20,7 @@ FUZZ_RUNS ?= 10000000
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines bench fuzz check clean prerequisites install wheel
+.PHONY: demo test test-engines bench fuzz tsan check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -143,6 +144,19 @@ build/fuzz/fuzz_%: tests/cpp/fuzz_%.cpp tests/cpp/fuzz_check.hpp $(FUZZ_SOURCES)
 	@mkdir -p build/fuzz
 	$(CLANGXX) $(FUZZ_FLAGS) -c $< -o $@.o
 	$(CLANGXX) $(FUZZ_FLAGS) -fsanitize=fuzzer $@.o $(FUZZ_SOURCES) -o $@
+
+# ---- races
+
+TSAN_PROGRAMS := ring
+TSAN_SOURCES := cpp/src/sample_record.cpp
+
+tsan: $(TSAN_PROGRAMS:%=build/tsan/tsan_%)
+	@for program in $^; do echo "== $$program"; TSAN_OPTIONS=halt_on_error=1 $$program; done
+
+build/tsan/tsan_%: tests/cpp/tsan_%.cpp tests/cpp/fuzz_check.hpp $(TSAN_SOURCES) $(wildcard cpp/include/memacct/*.hpp)
+	@test -n "$(CLANGXX)" || { echo "make tsan needs clang++: install it (Debian: apt-get install clang) or set CLANGXX"; exit 1; }
+	@mkdir -p build/tsan
+	$(CLANGXX) -std=c++20 -O1 -g -fsanitize=thread -pthread -Icpp/include $< $(TSAN_SOURCES) -o $@
 
 $(VENV)/.stamp-check: pyproject.toml | $(VENV)/.stamp-tools
 	@$(VENV)/bin/python $(PIP) install -q --group check

@@ -30,7 +30,7 @@ CPP = [
     {"units", "error", "boxed", "clock", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
-    {"kib_lines"},
+    {"kib_lines", "sample_record"},
     {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions"},
