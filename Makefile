@@ -3,11 +3,12 @@
 #   make test          everything but engines; a few minutes from nothing
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
 #   make bench         what memacct's own calls cost
+#   make gpu           asks a real GPU all that memacct assumes of it (with the python3 that is there)
 #   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
 #   make tsan          the lock-free parts under ThreadSanitizer (seconds; needs clang)
 #   make check         format, lint and types
 #   make clean         removes builds and environments
-# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
+# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, GPU_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -15,12 +16,13 @@ VENV_GPU ?= .venv-gpu
 VENV_CPU ?= .venv-cpu
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+GPU_ARGS ?=
 FUZZ_RUNS ?= 10000000
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines bench fuzz tsan check clean prerequisites install wheel
+.PHONY: demo test test-engines bench gpu fuzz tsan check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -119,6 +121,10 @@ test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.sta
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench
 	@status=0; for bench in bench/python/*.py; do echo "== $$bench"; $(VENV)/bin/python $$bench || status=1; done; exit $$status
+
+# The Python that is there, with what is installed for it: such a machine may have no network.
+gpu:
+	@python3 bench/gpu/answer.py --save $(GPU_ARGS)
 
 # ---- fuzzing
 

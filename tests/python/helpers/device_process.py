@@ -87,6 +87,10 @@ class DeviceProcess:
         self._process.kill()
         self._process.communicate()
 
+    def ended(self) -> bool:
+        """Returns whether it has ended; if so it has been reaped."""
+        return self._process.poll() is not None
+
     def __enter__(self) -> Self:
         return self
 
