@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from .sessions import end_session
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -79,8 +79,7 @@ def _run(command: list[str], limit_s: float, env: dict[str, str] | None = None) 
             raise RuntimeError(f"not done within {limit_s:.0f} s") from error
         finally:
             # The compilers too: they would go on for minutes beside the next attempt.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_session(process.pid)
     if process.returncode != 0:
         raise RuntimeError((errors or out).strip()[-1500:])
     return out

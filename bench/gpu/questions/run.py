@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import QUESTIONS
+from .sessions import end_session
 
 HERE = Path(__file__).resolve().parents[1]
 HELPERS = HERE.parents[1] / "tests" / "python" / "helpers"
@@ -82,8 +82,7 @@ def _run(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(grace_s)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_session(process.pid)
             process.wait()
     if code is None:
         return f"ran out of its {limit_s:.0f} s"

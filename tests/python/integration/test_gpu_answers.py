@@ -16,6 +16,7 @@ import pytest
 from questions import NAMES
 from questions.nvml import RawList
 from questions.run import run_question
+from questions.sessions import end_session, members
 
 from memacct._units import MIB
 from memacct.sim import SimulatedGpu
@@ -179,6 +180,20 @@ def test_a_question_that_hangs_or_breaks_costs_only_itself() -> None:
     answer = ask("context", "cuInit: error=999")
     assert answer["status"] == "failed"
     assert "cuInit" in answer["answer"]
+
+
+def test_what_a_question_started_ends_with_it() -> None:
+    # A shell that hands its child a group of its own, as ninja does with each job.
+    script = "set -m; sleep 600 & echo $!; wait"
+    with subprocess.Popen(
+        ["/bin/bash", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as shell:
+        assert shell.stdout is not None
+        child = int(shell.stdout.readline())
+        assert os.getpgid(child) != shell.pid
+        assert set(members(shell.pid)) == {shell.pid, child}
+        end_session(shell.pid)
+    assert members(shell.pid) == []
 
 
 def test_without_a_gpu_it_says_so() -> None:
