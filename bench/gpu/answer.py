@@ -20,6 +20,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from questions import NAMES, QUESTIONS
 from questions.build import ROOT, build
 from questions.machine import NoGpuError, describe, only_first_device, open_nvml
+from questions.nvml import Nvml
 from questions.run import run_question
 
 LIMIT_S = 460.0  # of all together: 8 minutes, less what the end takes
@@ -44,7 +46,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-answers.json")
-    parser.add_argument("--save", action="store_true", help="also as bench/results/gpu-*.json")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="also as bench/results/gpu-NAME-DRIVER.json, if all is asked",
+    )
     parser.add_argument("--only", default=",".join(NAMES), help="names of questions")
     parser.add_argument("--short", action="store_true", help="few repetitions: a trial")
     parser.add_argument("--installed", action="store_true", help="memacct as it is installed")
@@ -72,10 +78,9 @@ def prepare(options: argparse.Namespace, folder: Path) -> str:
     return how
 
 
-def ask_all(options: argparse.Namespace, end_s: float) -> list[dict[str, Any]]:
+def ask_all(options: argparse.Namespace, end_s: float) -> Iterator[dict[str, Any]]:
     """Asks one question after the other; those for which no time is left say so."""
     chosen = [question for question in QUESTIONS if question.name in options.names]
-    answers = []
     for place, question in enumerate(chosen, 1):
         left_s = end_s - time.monotonic()
         say(f"[{place}/{len(chosen)}] {question.name}: {question.title}", end=" ")
@@ -95,9 +100,8 @@ def ask_all(options: argparse.Namespace, end_s: float) -> list[dict[str, Any]]:
         else:
             limit_s = min(question.limit_s, left_s)
             answer = run_question(question.name, short=options.short, limit_s=limit_s)
-        answers.append(answer)
         _tell(answer)
-    return answers
+        yield answer
 
 
 def _tell(answer: dict[str, Any]) -> None:
@@ -130,10 +134,33 @@ def result_path(machine: dict[str, Any]) -> Path:
     return ROOT / "bench" / "results" / (re.sub(r"[^a-z0-9.]+", "-", words) + ".json")
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
-    say(f"written: {path}")
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def ask_here(options: argparse.Namespace, nvml: Nvml, begin_s: float) -> dict[str, Any]:
+    """Asks everything and returns the result; after each answer it is in the file so far."""
+    machine = describe(nvml)
+    say(f"{machine['gpu']['name']}, driver {machine['gpu']['driver']}")
+    free_bytes = nvml.free_bytes()
+    answers: list[dict[str, Any]] = []
+    result = {
+        "format": 1,
+        "taken": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "short": options.short,
+        "machine": machine,
+        "answers": answers,
+    }
+    with tempfile.TemporaryDirectory(prefix="memacct-build-") as folder:
+        result["build"] = prepare(options, Path(folder) / "memacct")
+        for answer in ask_all(options, begin_s + LIMIT_S):
+            answers.append(answer)
+            result["took_s"] = round(time.monotonic() - begin_s, 1)
+            result["free_change_bytes"] = nvml.free_bytes() - free_bytes
+            result.update(summary(answers))
+            write(options.out, result)
+    return result
 
 
 def main() -> int:
@@ -145,33 +172,18 @@ def main() -> int:
         say(f"no GPU here: {error}")
         return NO_GPU
     os.environ.update(only_first_device(nvml))
-    machine = describe(nvml)
-    say(f"{machine['gpu']['name']}, driver {machine['gpu']['driver']}")
-    free_bytes = nvml.free_bytes()
-    with tempfile.TemporaryDirectory(prefix="memacct-build-") as folder:
-        try:
-            how = prepare(options, Path(folder) / "memacct")
-        except RuntimeError as error:
-            say(str(error))
-            return NO_BUILD
-        answers = ask_all(options, begin_s + LIMIT_S)
-    found = summary(answers)
-    result = {
-        "format": 1,
-        "taken": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        "short": options.short,
-        "took_s": round(time.monotonic() - begin_s, 1),
-        "build": how,
-        "machine": machine,
-        "free_change_bytes": nvml.free_bytes() - free_bytes,
-        **found,
-        "answers": answers,
-    }
-    write(options.out, json.dumps(result, indent=1))
-    if options.save:
-        write(result_path(machine), json.dumps(result, indent=1))
+    try:
+        result = ask_here(options, nvml, begin_s)
+    except RuntimeError as error:
+        say(str(error))
+        return NO_BUILD
+    kept = [options.out]
+    if options.save and not options.short and options.names == list(NAMES):
+        kept.append(result_path(result["machine"]))
+        write(kept[-1], result)
+    say("written: " + ", ".join(map(str, kept)))
     print(json.dumps(result), flush=True)
-    return DISAGREED if found["disagreements"] or found["failed"] else AGREED
+    return DISAGREED if result["disagreements"] or result["failed"] else AGREED
 
 
 if __name__ == "__main__":

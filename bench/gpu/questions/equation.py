@@ -109,5 +109,5 @@ def _text(answer: Answer) -> None:
     answer.text = (
         f"of {two['v2'].get('used')} B in use {two['used_minus_listed']} B are in no listed number "
         f"({idle.get('used')} B when nobody was there); reserved {idle.get('reserved')} B; "
-        f"cuMemGetInfo's total {cuda['total']:+} B against NVML's"
+        f"cuMemGetInfo's total less NVML's: {cuda['total']} B"
     )

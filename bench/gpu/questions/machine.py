@@ -14,6 +14,8 @@ from typing import Any
 
 from .nvml import Nvml
 
+INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO
+
 
 class NoGpuError(Exception):
     """There is nothing to ask here."""
@@ -39,8 +41,7 @@ def describe(nvml: Nvml) -> dict[str, Any]:
 def _gpu(nvml: Nvml) -> dict[str, Any]:
     version = ctypes.c_int()
     known = nvml.library.nvmlSystemGetCudaDriverVersion(ctypes.byref(version)) == 0
-    module = Path("/proc/driver/nvidia/version")
-    text = module.read_text() if module.exists() else ""
+    text = _text_of("/proc/driver/nvidia/version")
     return {
         "name": nvml.text("nvmlDeviceGetName", of_device=True),
         "driver": nvml.text("nvmlSystemGetDriverVersion"),
@@ -65,18 +66,35 @@ def _count(nvml: Nvml) -> int | None:
 
 
 def _host() -> dict[str, Any]:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    lines = _text_of("/proc/self/status").splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
     kernel = re.match(r"[\d.]+", platform.release())
     return {
         "kernel": kernel[0].rstrip(".") if kernel else None,
-        "gvisor": "gVisor" in Path("/proc/version").read_text(),
+        "gvisor": "gVisor" in _text_of("/proc/version"),
         "cpus_count": os.cpu_count(),
         "uid": os.getuid(),
         "nspid_depth": len(status.get("NSpid", "").split()) or None,
-        "initial_pid_namespace": str(Path("/proc/self/ns/pid").readlink()) == "pid:[4026531836]",
+        "initial_pid_namespace": initial_pid_namespace(),
         "seccomp": status.get("Seccomp", "").strip() or None,
         "may_administer": bool(int(status.get("CapEff", "0"), 16) >> 21 & 1),  # CAP_SYS_ADMIN
     }
+
+
+def _text_of(path: str) -> str:
+    """Returns a file's text; "" where there is none (a sandbox may lack some of procfs)."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def initial_pid_namespace() -> bool | None:
+    """Returns whether this is the machine's first pid namespace; None if that is not told."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink()) == INITIAL_NAMESPACE
+    except OSError:
+        return None
 
 
 def _python() -> dict[str, Any]:

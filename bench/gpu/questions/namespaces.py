@@ -15,10 +15,10 @@ from memacct import _core
 from memacct._units import MIB
 
 from .answer import Answer, change
+from .machine import initial_pid_namespace
 from .nvml import Nvml
 
 WAYS = (("-pf", "--mount-proc"), ("-rpf", "--mount-proc"), ("-pf",), ("-rpf",))
-INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO
 HELD_BYTES = 66 * MIB
 INSIDE = """
 from questions.nvml import Nvml
@@ -97,7 +97,7 @@ def _here(nvml: Nvml) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "nspid": chain[1].split() if chain else None,
-        "initial_namespace": Path("/proc/self/ns/pid").readlink() == Path(INITIAL_NAMESPACE),
+        "initial_namespace": initial_pid_namespace(),
         "era": era_of(os.getpid(), rows),
         "rows": list(rows.items()),
         "passive": passive,

@@ -26,6 +26,9 @@ def ask(short: bool) -> Answer:
         answer.skip("torch's account", "this torch is built without CUDA")
         return answer
     answer.figures["torch"] = [torch.__version__, torch.version.cuda]
+    from memacct.integrations.torch import read_allocators
+
+    _core.set_allocator_reader(read_allocators)
     nvml = Nvml()
     _before_context(answer, nvml, torch)
     rows = _steps(nvml, torch)
