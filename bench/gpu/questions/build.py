@@ -39,7 +39,10 @@ def build(folder: Path, limit_s: float) -> str:
 
 def _by_pip(folder: Path, limit_s: float) -> None:
     options = ["--no-build-isolation", "--no-deps", "--no-index", "--no-compile", "-q"]
-    settings = [f"-Cbuild-dir={folder}.build", "-Ccmake.define.MEMACCT_BUILD_SIM=OFF"]
+    settings = [
+        f"--config-settings=build-dir={folder}.build",
+        "--config-settings=cmake.define.MEMACCT_BUILD_SIM=OFF",
+    ]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
     _run([*pip, *options, *settings, "--target", str(folder), str(ROOT)], limit_s)
 
