@@ -164,6 +164,7 @@ std::vector<ProcessUsage> processes(int physical) {
     usage.self = shared.is_own(slot);
     usage.pid = shared.visible_pid(slot);
     usage.host_pid = slot.host_pid;
+    usage.lists = slot.lists;
     usage.bytes = unit >= 0 ? slot.bytes[unit] : 0;
     usage.unit = unit;
     usage.same_container = usage.self || (!container.empty() && container == slot.container);

@@ -67,9 +67,14 @@ struct DeviceUsage {
   uint64_t free_bytes = 0;
 };
 
+/// The lists of NVML that a process stands in, as bits.
+enum List : uint32_t { kComputeList = 1, kGraphicsList = 2, kMpsList = 4 };
+
 struct ProcessUsage {
   int pid = 0;       // in the caller's PID namespace; 0: not visible from there
-  int host_pid = 0;  // the first of its NSpid line: the outermost that its procfs shows
+  int host_pid = 0;  // the machine's: in the procfs of MEMACCT_SIM_HOST_PROC, if that is set, or
+                     // the first of its NSpid line: the outermost that its own procfs shows
+  uint32_t lists = kComputeList;
   uint64_t bytes = 0;
   int unit = -1;  // where it holds them: of a divided device the instance
   bool self = false;

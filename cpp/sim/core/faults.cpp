@@ -37,6 +37,7 @@ struct Faults {
   std::map<int, uint64_t> bytes_of_pid;
   std::optional<uint64_t> bytes_of_self;
   std::optional<uint64_t> bytes_of_all;
+  std::map<uint32_t, uint64_t> bytes_of_list;
   unsigned record_bytes[4] = {0, 16, 24, 24};
 };
 
@@ -94,6 +95,8 @@ void set_pids(Faults& faults, std::string const& name, std::vector<Option> const
       faults.pids = PidWorld::Own;
     else if (option.key == "host")
       faults.pids = PidWorld::Host;
+    else if (option.key == "outer")
+      faults.pids = PidWorld::Outer;
     else if (option.key == "hidden")
       faults.pids = PidWorld::Hidden;
     else
@@ -110,6 +113,18 @@ void set_bytes(Faults& faults, std::string const& name, std::vector<Option> cons
       faults.bytes_of_all = bytes;
     else
       faults.bytes_of_pid[static_cast<int>(number(name, key))] = bytes;
+  }
+}
+
+void set_lists(Faults& faults, std::string const& name, std::vector<Option> const& options) {
+  static std::map<std::string, uint32_t> const kLists{
+      {"compute", kComputeList}, {"graphics", kGraphicsList}, {"mps", kMpsList}};
+  for (auto const& [key, value] : options) {
+    auto const list = kLists.find(key);
+    auto const bytes = value == "na" ? kNotAvailable : parse_bytes(value);
+    if (list == kLists.end()) bad(name, key);
+    if (!bytes) bad(name, value);
+    faults.bytes_of_list[list->second] = *bytes;
   }
 }
 
@@ -138,6 +153,7 @@ void add_rule(Faults& faults, std::string const& text) {
   }
   if (name == "pids") return set_pids(faults, name, options);
   if (name == "bytes") return set_bytes(faults, name, options);
+  if (name == "lists") return set_lists(faults, name, options);
   if (name == "records") return set_records(faults, name, options);
   if (name == "missing") return;
   add_call_rule(faults, name, options);
@@ -178,8 +194,10 @@ std::optional<int> fault_in_call(char const* function) {
 
 PidWorld pid_world() { return faults().pids; }
 
-uint64_t listed_bytes(ProcessUsage const& usage) {
+uint64_t listed_bytes(ProcessUsage const& usage, List list) {
   auto const& all = faults();
+  if (auto const it = all.bytes_of_list.find(list); it != all.bytes_of_list.end())
+    return it->second;
   if (auto const it = all.bytes_of_pid.find(usage.pid); it != all.bytes_of_pid.end())
     return it->second;
   if (usage.self && all.bytes_of_self) return *all.bytes_of_self;
@@ -194,6 +212,8 @@ std::optional<unsigned> listed_pid(ProcessUsage const& usage) {
       constexpr unsigned kHalf = 1U << 21;
       return ((static_cast<unsigned>(usage.host_pid) - 1U) ^ kHalf) + 1U;
     }
+    case PidWorld::Outer:
+      return static_cast<unsigned>(usage.host_pid);
     case PidWorld::Hidden:
       if (!usage.same_container) return std::nullopt;
       [[fallthrough]];

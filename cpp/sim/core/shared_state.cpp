@@ -9,14 +9,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
+#include <sstream>
 
 namespace memacct::sim {
 namespace {
 
 constexpr uint32_t kMagic = 0x4d53494d;
-constexpr uint32_t kLayout = 12;
+constexpr uint32_t kLayout = 13;
 // Locked bytes lie beyond the state: a record lock need not cover data.
 constexpr off_t kInitLock = 1 << 24;
 constexpr off_t kFirstSlotLock = kInitLock + 1;
@@ -52,6 +54,31 @@ int first_nspid() {
     if (std::sscanf(line, "NSpid: %d", &pid) == 1) break;
   std::fclose(file);
   return pid;
+}
+
+// A procfs of the namespace above, mounted where this process sees it, has a "self" of its own.
+int machine_pid() {
+  std::string const procfs = option_text("MEMACCT_SIM_HOST_PROC", "");
+  char target[32] = "";
+  if (procfs.empty() || ::readlink((procfs + "/self").c_str(), target, sizeof target - 1) < 0)
+    return first_nspid();
+  return std::atoi(target);
+}
+
+uint32_t own_lists() {
+  uint32_t lists = 0;
+  std::istringstream names{option_text("MEMACCT_SIM_LISTS", "compute")};
+  for (std::string name; std::getline(names, name, ',');) {
+    if (name == "compute")
+      lists |= kComputeList;
+    else if (name == "graphics")
+      lists |= kGraphicsList;
+    else if (name == "mps")
+      lists |= kMpsList;
+    else
+      fail("MEMACCT_SIM_LISTS: \"%s\" is not compute, graphics or mps", name.c_str());
+  }
+  return lists;
 }
 
 uint64_t own_pid_namespace() {
@@ -145,7 +172,8 @@ ProcessSlot& SharedAccount::own_slot() {
     auto lock = record(F_WRLCK, kFirstSlotLock + static_cast<off_t>(i));
     if (slot.pid != 0 || ::fcntl(fd_, F_SETLK, &lock) != 0) continue;
     slot = ProcessSlot{};
-    slot.host_pid = first_nspid();
+    slot.host_pid = machine_pid();
+    slot.lists = own_lists();
     slot.pid_namespace = pid_namespace_ = own_pid_namespace();
     std::snprintf(slot.container, sizeof slot.container, "%s",
                   option_text("MEMACCT_SIM_CONTAINER", "").c_str());

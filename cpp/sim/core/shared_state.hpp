@@ -19,6 +19,7 @@ namespace memacct::sim {
 struct ProcessSlot {
   int32_t pid = 0;  // in its own PID namespace; 0: the place is free
   int32_t host_pid = 0;
+  uint32_t lists = kComputeList;
   uint64_t pid_namespace = 0;
   uint64_t bytes[kMaxUnits] = {};
   uint64_t unlisted_bytes[kMaxUnits] = {};  // managed memory

@@ -22,6 +22,8 @@ constexpr Result kCudaInvalidContext = 201;
 constexpr Result kCudaNotFound = 500;
 constexpr Result kCudaContextDestroyed = 709;
 constexpr Result kCudaNotSupported = 801;
+constexpr Result kCudaCaptureUnsupported = 900;
+constexpr Result kCudaCaptureInvalidated = 901;
 
 using DevicePointer = unsigned long long;  // CUdeviceptr
 using StreamHandle = void*;

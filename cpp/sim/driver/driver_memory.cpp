@@ -5,6 +5,7 @@
 #include "../core/memory.hpp"
 #include "../core/objects.hpp"
 #include "cuda_abi.hpp"
+#include "driver_capture.hpp"
 
 using namespace memacct::sim;
 
@@ -57,6 +58,7 @@ MEMACCT_SIM_EXPORT Result cuMemGetInfo(unsigned*, unsigned*) {
 
 MEMACCT_SIM_EXPORT Result cuMemAlloc_v2(DevicePointer* p, size_t size) {
   DRIVER_ENTRY_CONTEXT();
+  if (harms_capture()) return kCudaCaptureUnsupported;
   return allocate(context, p, size, Kind::Device);
 }
 
@@ -78,6 +80,7 @@ MEMACCT_SIM_EXPORT Result cuMemAllocManaged(DevicePointer* p, size_t size, unsig
 
 MEMACCT_SIM_EXPORT Result cuMemFree_v2(DevicePointer p) {
   DRIVER_ENTRY_CONTEXT();
+  if (harms_capture()) return kCudaCaptureUnsupported;
   return to_result(release(as_address(p)));
 }
 

@@ -1,5 +1,5 @@
-// NVML: the processes that hold memory of a device. Everyone computes; nobody draws, and
-// there is no MPS server, so those lists are empty.
+// NVML: the processes that hold memory of a device, in the lists that MEMACCT_SIM_LISTS puts
+// them in.
 #include <cstring>
 #include <vector>
 
@@ -23,17 +23,29 @@ struct Record {  // the largest form; shorter ones are its beginning
 };
 static_assert(sizeof(Record) == 32);
 
-std::vector<Record> records_of(int index) {
+std::vector<Record> records_of(int index, List list) {
   std::vector<Record> records;
   for (ProcessUsage const& usage : processes(index)) {
+    if ((usage.lists & list) == 0) continue;
     auto const pid = listed_pid(usage);
     // -1, all ones: not divided.
     UnitConfig const& unit = unit_config(usage.unit);
     if (pid)
-      records.push_back({*pid, 0, listed_bytes(usage), static_cast<unsigned>(unit.gpu_instance),
+      records.push_back({*pid, 0, listed_bytes(usage, list),
+                         static_cast<unsigned>(unit.gpu_instance),
                          static_cast<unsigned>(unit.compute_instance), 0});
   }
   return records;
+}
+
+std::vector<Record> records_of(int index, Mode mode) {
+  if (mode == kCompute) return records_of(index, kComputeList);
+  if (mode == kGraphics) return records_of(index, kGraphicsList);
+  if (mode == kMps) return records_of(index, kMpsList);
+  std::vector<Record> all;
+  for (Mode const one : {kCompute, kGraphics, kMps})
+    for (Record const& record : records_of(index, one)) all.push_back(record);
+  return all;
 }
 
 // Who is on a divided device is told to those who may monitor it; an instance's list is open.
@@ -60,8 +72,7 @@ Result write_records(std::vector<Record> const& records, unsigned* count, void* 
 Result list(int index, Mode mode, int version, unsigned* count, void* out) {
   add_count(Counter::NvmlProcessQueries);
   if (!may_list(index)) return kNoPermission;
-  std::vector<Record> const records = mode == kCompute ? records_of(index) : std::vector<Record>{};
-  return write_records(records, count, out, record_bytes(version));
+  return write_records(records_of(index, mode), count, out, record_bytes(version));
 }
 
 }  // namespace
@@ -119,7 +130,6 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetRunningProcessDetailList(Device device,
   if (details->version != kDetailListTag) return kArgumentVersionMismatch;
   add_count(Counter::NvmlProcessQueries);
   if (!may_list(index)) return kNoPermission;
-  bool const computing = details->mode == kCompute || details->mode == kAll;
-  auto const records = computing ? records_of(index) : std::vector<Record>{};
+  auto const records = records_of(index, static_cast<Mode>(details->mode));
   return write_records(records, &details->count, details->records, kDetailRecordBytes);
 }

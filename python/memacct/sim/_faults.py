@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from memacct._units import parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PidWorld = Literal["own", "host", "hidden"]
+PidWorld = Literal["own", "host", "outer", "hidden"]
+ListName = Literal["compute", "graphics", "mps"]
 PidKey = int | Literal["self", "all"]
 
 _FUNCTION = re.compile(r"(nvml|cu|cuda|nccl|cublas)\w*\*?")
@@ -72,9 +73,12 @@ class Faults:
     Attributes:
         calls: faults of single functions.
         pids: what pids NVML lists: "own" (as the caller sees them), "host" (numbers that
-            match no process here, the same for every caller) or "hidden" (only processes of
-            the caller's container, which is the process tree started with these faults).
+            match no process here, the same for every caller), "outer" (the machine's own
+            numbers, whatever PID namespace asks; see ``MEMACCT_SIM_HOST_PROC``) or "hidden"
+            (only processes of the caller's container, which is the process tree started with
+            these faults).
         pid_bytes: what a pid's record says instead of its bytes; None is "N/A" (all ones).
+        list_bytes: what every record of one list says instead of its bytes; None is "N/A".
         record_bytes: size of the records (16, 24 or 32) that the list functions of version
             1 (no suffix), 2 or 3 write.
         missing: symbols that the libraries do not have.
@@ -83,12 +87,16 @@ class Faults:
     calls: Sequence[CallFault] = ()
     pids: PidWorld = "own"
     pid_bytes: Mapping[PidKey, int | None] = field(default_factory=dict)
+    list_bytes: Mapping[ListName, int | None] = field(default_factory=dict)
     record_bytes: Mapping[int, int] = field(default_factory=dict)
     missing: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.pids not in ("own", "host", "hidden"):
-            raise ValueError(f"pids={self.pids!r} is not 'own', 'host' or 'hidden'")
+        if self.pids not in get_args(PidWorld):
+            raise ValueError(f"pids={self.pids!r} is not one of {get_args(PidWorld)}")
+        for name in self.list_bytes:
+            if name not in get_args(ListName):
+                raise ValueError(f"list_bytes: {name!r} is not one of {get_args(ListName)}")
         for version, size in self.record_bytes.items():
             if version not in (1, 2, 3) or size not in _RECORD_SIZES_BYTES:
                 raise ValueError(
@@ -104,6 +112,9 @@ class Faults:
         if self.pid_bytes:
             pairs = (f"{k}={'na' if v is None else v}" for k, v in self.pid_bytes.items())
             rules.append("bytes: " + " ".join(pairs))
+        if self.list_bytes:
+            pairs = (f"{k}={'na' if v is None else v}" for k, v in self.list_bytes.items())
+            rules.append("lists: " + " ".join(pairs))
         if self.record_bytes:
             rules.append("records: " + " ".join(f"v{k}={v}" for k, v in self.record_bytes.items()))
         if self.missing:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 from memacct._errors import ConfigError
 from memacct._units import parse_bytes
 from memacct.sim._build import build_runtime
-from memacct.sim._faults import Faults, faults_text, missing_symbols
+from memacct.sim._faults import Faults, ListName, faults_text, missing_symbols
 from memacct.sim._libraries import DRIVER, NVML, REDIRECT, library_directory, make_link_directory
 from memacct.sim._scenario import Scenario
 from memacct.sim._status import MachineStatus, parse_status
@@ -190,7 +190,12 @@ class SimulatedGpu:
             self._exit.callback(self._remove_machine)
         try:
             self.tenants = tuple(
-                self.tenant(one.holds, device=one.device, context_bytes=one.context_bytes)
+                self.tenant(
+                    one.holds,
+                    device=one.device,
+                    context_bytes=one.context_bytes,
+                    lists=one.lists,
+                )
                 for one in self._scenario.tenants
             )
         except BaseException:
@@ -280,7 +285,12 @@ class SimulatedGpu:
         return parse_status(self._control("status").stdout)
 
     def tenant(
-        self, holds: Size = 0, *, device: int | str = 0, context_bytes: Size | None = None
+        self,
+        holds: Size = 0,
+        *,
+        device: int | str = 0,
+        context_bytes: Size | None = None,
+        lists: Sequence[ListName] = ("compute",),
     ) -> Tenant:
         """Starts a neighbour that holds `holds` bytes besides its context.
 
@@ -288,6 +298,7 @@ class SimulatedGpu:
             holds: what it allocates at once, in whole pages of 2 MiB.
             device: the machine's device, or a UUID: that of a MIG instance.
             context_bytes: its context; default the machine's.
+            lists: those of NVML's lists that it stands in.
 
         Raises:
             TenantError: out of memory, or no such device.
@@ -299,6 +310,7 @@ class SimulatedGpu:
             environ["CUDA_VISIBLE_DEVICES"], device = device, 0
         if context_bytes is not None:
             environ["MEMACCT_SIM_CONTEXT_BYTES"] = str(parse_bytes(context_bytes))
+        environ["MEMACCT_SIM_LISTS"] = ",".join(lists)
         tenant = Tenant(environ, device)
         self._exit.callback(tenant.close)
         if parse_bytes(holds):

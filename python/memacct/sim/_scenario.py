@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from memacct.sim._faults import Faults
+from memacct.sim._faults import Faults, ListName
 
 Size = int | str
 
@@ -22,11 +22,13 @@ class ScenarioTenant:
         holds: what it allocates besides its context, in whole pages of 2 MiB.
         device: the machine's device.
         context_bytes: its context; None: the machine's.
+        lists: those of NVML's lists that it stands in.
     """
 
     holds: Size = 0
     device: int = 0
     context_bytes: Size | None = None
+    lists: tuple[ListName, ...] = ("compute",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,15 @@ def test_all_forms() -> None:
         ],
         pids="host",
         pid_bytes={"self": None, 12: 0},
+        list_bytes={"graphics": None, "mps": 4},
         record_bytes={3: 32},
         missing=["nvmlB", "cuA"],
     )
     assert faults.text() == (
         "nvmlInit_v2: error=9; nvml*: after=2 for=3 latency_us=100; "
         "cudaMemGetInfo: charge=-2097152 pid=7 device=1; "
-        "pids: host; bytes: self=na 12=0; records: v3=32; missing: nvmlB cuA"
+        "pids: host; bytes: self=na 12=0; lists: graphics=na mps=4; "
+        "records: v3=32; missing: nvmlB cuA"
     )
     assert missing_symbols(faults.text()) == ("cuA", "nvmlB")
 
