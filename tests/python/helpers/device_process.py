@@ -104,6 +104,7 @@ class DeviceProcess:
 # ---------------------------------------------------------------- that process's own functions
 
 _pointers: list[int] = []
+_pipes: list[int] = []
 
 
 def cuda() -> ctypes.CDLL:
@@ -198,10 +199,12 @@ def in_fork(source: str, *, faults: str | None = None, limit_s: int = 30) -> Any
 class in_tree:  # noqa: N801 (reads as a function does)
     """A child of this process, a program of its own, that holds `size_bytes`; ends with us."""
 
-    def __init__(self, size_bytes: int, *, context: bool = True) -> None:
+    def __init__(
+        self, size_bytes: int, *, context: bool = True, prefix: Sequence[str] = ()
+    ) -> None:
         source = f"context(); allocate({size_bytes})" if context else "pass"
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve())],
+            [*prefix, sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -215,6 +218,41 @@ class in_tree:  # noqa: N801 (reads as a function does)
     def end(self) -> None:
         """Ends it and waits until it has."""
         self.process.communicate()
+
+
+def become_another_program() -> None:
+    """Starts this program afresh in this process (exec), which answers for it."""
+    here = str(Path(__file__).resolve())
+    answer = json.dumps({"result": None})
+    source = (
+        f"import runpy; print({answer!r}, flush=True);runpy.run_path({here!r}, run_name='__main__')"
+    )
+    os.execv(sys.executable, [sys.executable, "-c", source])  # noqa: S606 (no shell is wanted)
+
+
+def unrelated(size_bytes: int) -> None:
+    """Starts a program that holds `size_bytes`, in our pid namespace but not of our tree.
+
+    It ends when we do. Its parent, which is us for a moment, has ended when this returns.
+    """
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    ours, theirs = os.pipe()  # closed when we end
+    source = (
+        f"import runpy, os, sys; d = runpy.run_path({str(Path(__file__).resolve())!r});"
+        f"d['context'](); d['allocate']({size_bytes}); os.write({writer}, b'.');"
+        "sys.stdin.read()"
+    )
+    pid = os.fork()
+    if pid == 0:
+        subprocess.Popen([sys.executable, "-c", source], stdin=ours, pass_fds=[writer])
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    os.close(ours)
+    _pipes.append(theirs)
+    assert os.read(reader, 1) == b"."
+    os.close(reader)
 
 
 def _answer(source: str) -> dict[str, Any]:
