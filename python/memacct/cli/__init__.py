@@ -7,7 +7,7 @@ import sys
 import typer
 
 from memacct._errors import MemacctError
-from memacct.cli import _demo, _sim
+from memacct.cli import _broker, _demo, _sim
 
 app = typer.Typer(
     name="memacct",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(_sim.app, name="sim")
 app.command()(_demo.demo)
+app.command()(_broker.broker)
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ PYTHON = [
     {"_timeline_records"},
     {"_timeline_read"},
     {"_timeline", "accounting"},
-    {"profile", "reservations", "planning", "doctor"},
+    {"profile", "reservations", "planning", "doctor", "broker"},
     {"report", "sim"},
     {"dryrun", "demo"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]
 CPP = [
-    {"units", "error", "boxed", "clock", "process", "nvml_types", "mapping_table"},
+    {"units", "error", "boxed", "clock", "broker_client", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
     {"kib_lines", "sample_record"},
