@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "device_enums.hpp"
+#include "memacct/broker_client.hpp"
 #include "memacct/device_session.hpp"
 #include "memacct/fingerprint.hpp"
 #include "memacct/identity.hpp"
@@ -50,7 +51,8 @@ Rows merged(Rows const& rows) {
 py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
                      bool driver_unused, std::optional<bool> context_live,
-                     std::optional<std::uint64_t> reserved_bytes, std::optional<bool> mig_enabled) {
+                     std::optional<std::uint64_t> reserved_bytes, std::optional<bool> mig_enabled,
+                     std::optional<bool> numbers_ours, std::optional<std::uint32_t> broker_pid) {
   SelfFacts facts;
   facts.names = {.pid = pid,
                  .procfs_pid = pid,
@@ -60,9 +62,23 @@ py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint3
   facts.driver_unused = driver_unused;
   facts.context_live = context_live;
   facts.mig_enabled = mig_enabled;
+  facts.numbers_ours = numbers_ours;
+  facts.broker_pid = broker_pid;
   facts.allocator_reserved_bytes = reserved_bytes;
   auto const own = find_own(list_of(rows), facts);
   return py::make_tuple(own.source, own.pid, own.own_bytes, own.reason);
+}
+
+bool refuted(Rows const& rows, std::uint32_t remembered_pid, std::optional<bool> context_live) {
+  SelfFacts facts;
+  facts.remembered_pid = remembered_pid;
+  facts.context_live = context_live;
+  return refutes_memory(list_of(rows), facts);
+}
+
+std::pair<std::optional<std::uint32_t>, std::string> broker_answer(py::bytes const& message) {
+  auto answer = parse_broker_answer(static_cast<std::string_view>(message));
+  return {answer.pid, std::move(answer.reason)};
 }
 
 py::tuple memory_v2(std::uint64_t total, std::uint64_t reserved, std::uint64_t free,
@@ -76,14 +92,14 @@ py::tuple memory_v2(std::uint64_t total, std::uint64_t reserved, std::uint64_t f
   return py::make_tuple(reading->device_used_bytes, reading->reserved_bytes);
 }
 
-/// Each round: the lists before, while and after `bytes` were held.
-std::optional<std::uint32_t> vote(
-    std::vector<std::tuple<Rows, Rows, Rows, std::uint64_t>> const& rounds) {
+/// Each step: the lists before and after, and by how much this process changed between them.
+std::pair<std::optional<std::uint32_t>, bool> vote(
+    std::vector<std::tuple<Rows, Rows, std::int64_t>> const& steps, int steps_left) {
   FingerprintVote votes;
-  for (auto const& [before, holding, after, bytes] : rounds) {
-    votes.add_round(list_of(before), list_of(holding), list_of(after), bytes);
+  for (auto const& [before, after, change_bytes] : steps) {
+    votes.add_step(list_of(before), list_of(after), change_bytes);
   }
-  return votes.winner();
+  return {votes.winner(), votes.open(steps_left)};
 }
 
 std::vector<std::size_t> visible(std::string const& value, std::vector<std::string> const& uuids) {
@@ -121,10 +137,14 @@ void bind_device_rules(py::module_& m) {
         py::arg("outer_pids") = std::vector<std::uint32_t>{}, py::arg("initial_namespace") = false,
         py::arg("remembered_pid") = py::none(), py::arg("driver_unused") = false,
         py::arg("context_live") = py::none(), py::arg("reserved_bytes") = py::none(),
-        py::arg("mig_enabled") = false);
+        py::arg("mig_enabled") = false, py::arg("numbers_ours") = py::none(),
+        py::arg("broker_pid") = py::none());
+  m.def("_refutes_memory", &refuted, py::arg("rows"), py::kw_only(), py::arg("remembered_pid"),
+        py::arg("context_live"));
+  m.def("_parse_broker_answer", &broker_answer, py::arg("message"));
   m.def("_interpret_memory", &memory_v2, py::kw_only(), py::arg("total"), py::arg("reserved"),
         py::arg("free"), py::arg("used"));
-  m.def("_fingerprint_vote", &vote, py::arg("rounds"));
+  m.def("_fingerprint_vote", &vote, py::arg("steps"), py::arg("steps_left") = 0);
   m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
   m.def("_mig_name", &mig_name, py::arg("value"), py::arg("ordinal"));
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),

@@ -76,9 +76,11 @@ std::vector<DeviceMemory> read_keys(DeviceSession& session, std::vector<DeviceKe
   return readings;
 }
 
-/// Certain without an allocation: our own number where numbers have one meaning.
+/// Nothing that an allocation could add: our own number where numbers have one meaning, with
+/// its bytes or without; or the machine's number, told by a broker there.
 bool certain(Attribution const& attribution, SelfNames const& names) {
-  return attribution.source == AttributionSource::kPid && names.initial_namespace == true;
+  if (attribution.source == AttributionSource::kBroker) return true;
+  return names.initial_namespace == true && attribution.own_pid == names.pid;
 }
 
 // Empty if the record was found.
@@ -87,7 +89,7 @@ std::string run_active_rung(DeviceSession& session, DeviceTarget const& target) 
   if (!target.cuda) return "this process has no CUDA context on the device";
   auto const found = run_fingerprint(session.driver, *target.cuda,
                                      [&] { return session.nvml.read_processes(*target.nvml); });
-  if (found.pid) session.identified_pid = found.pid;
+  if (found.pid || found.refuted) session.identified_pid = found.pid;
   return found.reason;
 }
 
@@ -148,6 +150,7 @@ Attribution identify(DeviceKey const& key) {
   SessionLock const lock(session);
   return session.run([&] {
     auto const target = session.resolve(key);
+    session.broker.reset();  // it may have been started since
     auto passive = read_one(session, target, {}).attribution;
     if (certain(passive, session.names)) return passive;
     auto const reason = run_active_rung(session, target);

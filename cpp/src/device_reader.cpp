@@ -38,6 +38,8 @@ class Collector {
 
  private:
   [[nodiscard]] nvml::ProcessList read_list();
+  [[nodiscard]] OwnRecord find(nvml::ProcessList const& list);
+  void check_numbers(nvml::ProcessList const& list);
   [[nodiscard]] MemoryView read_memory();
   [[nodiscard]] std::optional<nvml::MemoryReading> read_nvml(nvml::Failure& failure);
   [[nodiscard]] std::optional<cuda::MemoryInfo> read_cuda(std::string& reason);
@@ -55,6 +57,35 @@ nvml::ProcessList Collector::read_list() {
   list.reason = session_.nvml.available() ? "NVML does not know this device"
                                           : "no NVML: " + session_.nvml.reason();
   return list;
+}
+
+void Collector::check_numbers(nvml::ProcessList const& list) {
+  bool const asked = list.find(facts_.names.pid) != nullptr || facts_.broker_pid;
+  if (!asked || facts_.names.initial_namespace == true || session_.numbers_ours) return;
+  facts_.numbers_ours = numbers_are_ours(list, facts_);
+  session_.numbers_ours = facts_.numbers_ours == true;
+}
+
+// What a list says, with what has to be looked up or asked for where it alone is not enough.
+OwnRecord Collector::find(nvml::ProcessList const& list) {
+  if (refutes_memory(list, facts_) && session_.driver.context_live(*target_.cuda) == true) {
+    session_.identified_pid.reset();
+    facts_.remembered_pid.reset();
+  }
+  if (!facts_.remembered_pid) check_numbers(list);
+  auto own = find_own(list, facts_);
+  bool const broker_may_help = !own.located && facts_.context_live != false &&
+                               facts_.names.initial_namespace != true && !list.records.empty();
+  if (!broker_may_help || facts_.broker_pid) return own;
+  if (!session_.broker) session_.broker = ask_broker();
+  if (session_.broker->pid) {
+    facts_.broker_pid = session_.broker->pid;
+    check_numbers(list);
+    own = find_own(list, facts_);
+  } else if (!session_.broker->reason.empty()) {
+    own.reason += "; " + session_.broker->reason;
+  }
+  return own;
 }
 
 std::optional<nvml::MemoryReading> Collector::read_nvml(nvml::Failure& failure) {
@@ -120,12 +151,12 @@ Collect Collector::collect() {
     (void)read_nvml(ignored);  // the lists are checked against the total
   }
   auto before = read_list();
-  auto own_before = find_own(before, facts_);
+  auto own_before = find(before);
   for (int attempt = 1; attempt <= kCollectAttempts; ++attempt) {
     Collect now;
     now.memory = read_memory();
     now.list = read_list();
-    now.own = find_own(now.list, facts_);
+    now.own = find(now.list);
     now.consistent = now.memory.joined && before.agrees_with(now.list);
     auto const first = own_before.own_bytes;
     auto const second = now.own.own_bytes;
@@ -182,6 +213,8 @@ SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
   SelfFacts facts;
   facts.names = session.names;
   facts.remembered_pid = session.identified_pid;
+  if (session.numbers_ours) facts.numbers_ours = true;
+  if (session.broker) facts.broker_pid = session.broker->pid;
   facts.driver_unused = session.driver.state() != cuda::DriverState::kInitialised;
   if (target.cuda) {
     facts.context_live = session.driver.context_live(*target.cuda);

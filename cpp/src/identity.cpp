@@ -34,14 +34,18 @@ bool has_outer_number(SelfNames const& names, std::uint32_t pid) {
          std::find(names.outer_pids.begin(), names.outer_pids.end(), pid) != names.outer_pids.end();
 }
 
+// Nobody is hidden from such a list, so who is not in it holds nothing, if it has no context. Not
+// an empty one (some drivers list nobody), nor where a MIG instance may be what we use.
+bool absence_says_nothing_held(ProcessList const& list, SelfFacts const& facts) {
+  return facts.context_live == false && list.complete && !list.records.empty() &&
+         facts.mig_enabled == false;
+}
+
 OwnRecord by_memory(ProcessList const& list, SelfFacts const& facts) {
   auto const pid = *facts.remembered_pid;
-  OwnRecord own{.source = AttributionSource::kFingerprint,
-                .pid = pid,
-                .own_bytes = {},
-                .located = true,
-                .reason = {}};
-  if (pid == facts.names.pid) {
+  OwnRecord own{.source = AttributionSource::kFingerprint, .pid = pid, .located = true};
+  own.numbers_ours = pid == facts.names.pid;
+  if (own.numbers_ours) {
     own.source = AttributionSource::kPid;
   } else if (has_outer_number(facts.names, pid)) {
     own.source = AttributionSource::kNspid;
@@ -54,6 +58,7 @@ OwnRecord by_memory(ProcessList const& list, SelfFacts const& facts) {
   } else {
     own.reason = "the record found by an allocation (pid " + std::to_string(pid) +
                  ") is not listed now" + (list.complete ? "" : ": " + list.reason);
+    if (absence_says_nothing_held(list, facts)) own.own_bytes = 0;
   }
   return own;
 }
@@ -78,49 +83,83 @@ std::string contradiction(ProcessRecord const& record, SelfFacts const& facts) {
          " is listed with less than our allocator holds: another process's number";
 }
 
-OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
-  OwnRecord none;
-  auto const accept = [](ProcessRecord const& record, AttributionSource source,
-                         std::string reason) {
-    return OwnRecord{.source = source,
-                     .pid = record.pid,
-                     .own_bytes = record.process_used_bytes,
-                     .located = true,
-                     .reason = std::move(reason)};
-  };
-  auto const& names = facts.names;
-  auto const outer = outer_matches(list, names);
-  if (auto const* const record = list.find(names.pid)) {
-    if (!measured(record)) {
-      none.pid = names.pid;
-      none.located = true;
-      none.reason = what_is_wrong(*record);
-      return none;
-    }
-    none.reason = contradiction(*record, facts);
-    if (none.reason.empty()) {
-      if (names.initial_namespace == true || outer.empty()) {
-        return accept(*record, AttributionSource::kPid, "");
-      }
-      none.reason = "pid " + std::to_string(record->pid) + " and pid " +
-                    std::to_string(outer.front()->pid) +
-                    " could both be this process; identify() can tell";
-      return none;
-    }
+OwnRecord accepted(ProcessRecord const& record, AttributionSource source, std::string reason) {
+  return {.source = source,
+          .pid = record.pid,
+          .own_bytes = record.process_used_bytes,
+          .located = true,
+          .reason = std::move(reason)};
+}
+
+// Our getpid() is listed. Nothing is located if the number cannot be told from a stranger's.
+OwnRecord by_pid(ProcessRecord const& record, bool sure, std::string const& doubt,
+                 SelfFacts const& facts) {
+  OwnRecord own;
+  if (!sure) {
+    own.reason = doubt;
+  } else if (!measured(&record)) {
+    own = {.pid = record.pid, .located = true, .reason = what_is_wrong(record)};
   } else {
-    none.reason = nobody(list, names);
+    own.reason = contradiction(record, facts);
+    if (own.reason.empty()) own = accepted(record, AttributionSource::kPid, "");
+  }
+  own.numbers_ours = own.located;
+  return own;
+}
+
+std::string doubt_about(ProcessRecord const& record, SelfFacts const& facts,
+                        std::vector<ProcessRecord const*> const& outer) {
+  auto const listed = "pid " + std::to_string(record.pid) + " is listed";
+  if (facts.numbers_ours == false) {
+    return listed +
+           " beside processes that have no GPU open in our /proc: another pid "
+           "namespace's numbers, and perhaps another process's; identify() can tell";
+  }
+  if (!outer.empty()) {
+    return "pid " + std::to_string(record.pid) + " and pid " + std::to_string(outer.front()->pid) +
+           " could both be this process; identify() can tell";
+  }
+  return listed +
+         ", which may be another process's number in another pid namespace; identify() "
+         "can tell";
+}
+
+// The broker's number, where nothing says that the list's numbers are our own namespace's.
+ProcessRecord const* broker_match(ProcessList const& list, SelfFacts const& facts) {
+  auto const* const record = facts.broker_pid ? list.find(*facts.broker_pid) : nullptr;
+  bool const other_numbers = facts.numbers_ours == false || !facts.names.procfs_is_ours();
+  return measured(record) && other_numbers ? record : nullptr;
+}
+
+OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
+  auto const& names = facts.names;
+  bool const one_numbering = names.initial_namespace == true || facts.numbers_ours == true;
+  auto const outer = outer_matches(list, names);
+  OwnRecord own;
+  if (auto const* const record = list.find(names.pid)) {
+    own = by_pid(*record, one_numbering, doubt_about(*record, facts, outer), facts);
+    // Ours, or not ours where numbers mean one thing: no other number can be.
+    if (own.located || (one_numbering && outer.empty())) return own;
+  } else {
+    own.reason = nobody(list, names);
+    own.numbers_ours = facts.numbers_ours == true;
     // Expected of a process without a context; with one, the list hides us, and then it may
     // show us under another number, or hide our children.
-    none.located = names.initial_namespace == true && facts.context_live == false;
-    // On the bare machine a whole list without us and a driver without a context agree. Not if
-    // it is empty (some drivers list nobody), nor where a MIG instance may be what we use.
-    bool const lists_others = list.complete && !list.records.empty();
-    if (none.located && lists_others && facts.mig_enabled == false) none.own_bytes = 0;
+    own.located = one_numbering && facts.context_live == false;
+    if (own.located && absence_says_nothing_held(list, facts)) own.own_bytes = 0;
   }
-  if (outer.size() == 1 && contradiction(*outer.front(), facts).empty()) {
-    return accept(*outer.front(), AttributionSource::kNspid, none.reason);
+  if (facts.numbers_ours == true || facts.context_live == false) return own;
+  auto const* const record = list.find(names.pid);
+  bool const pid_in_doubt =
+      record != nullptr && facts.numbers_ours != false && contradiction(*record, facts).empty();
+  if (outer.size() == 1 && !pid_in_doubt && contradiction(*outer.front(), facts).empty()) {
+    return accepted(*outer.front(), AttributionSource::kNspid, own.reason);
   }
-  return none;
+  auto const* const told = broker_match(list, facts);
+  if (told != nullptr && contradiction(*told, facts).empty()) {
+    return accepted(*told, AttributionSource::kBroker, own.reason);
+  }
+  return own;
 }
 
 // Of what the driver says nothing of, there is no sum; `reason` then tells whose bytes they are.
@@ -157,6 +196,7 @@ bool all_known(std::vector<Owner> const& owners) {
 bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames const& names) {
   if (!names.procfs_pid) return false;
   if (own.pid) return own.pid == names.procfs_pid;
+  if (own.numbers_ours) return names.procfs_is_ours();
   // Not listed ourselves. On the bare machine there is one numbering, unless the list shows
   // a process that does not exist: then it is not the bare machine.
   return names.initial_namespace == true && names.procfs_is_ours() &&
@@ -180,6 +220,26 @@ OwnRecord find_own(ProcessList const& list, SelfFacts const& facts) {
             .reason = "this process has not initialised the CUDA driver, so it holds nothing"};
   }
   return by_number(list, facts);
+}
+
+bool refutes_memory(ProcessList const& list, SelfFacts const& facts) {
+  return facts.remembered_pid && facts.context_live == true && list.complete &&
+         !list.records.empty() && list.find(*facts.remembered_pid) == nullptr;
+}
+
+std::optional<bool> numbers_are_ours(ProcessList const& list, SelfFacts const& facts) {
+  auto const& names = facts.names;
+  if (facts.context_live != true) return std::nullopt;  // we need not be listed then
+  std::vector<std::uint32_t> others;
+  for (auto const& record : list.records) {
+    if (record.pid != names.pid) others.push_back(record.pid);
+  }
+  bool const listed = others.size() < list.records.size();
+  if (listed && others.empty()) return true;
+  if (!names.procfs_is_ours()) return std::nullopt;
+  auto const there = all_have_devices_open(others);
+  if (there != true) return there;
+  return listed ? std::optional(true) : std::nullopt;
 }
 
 Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
@@ -221,6 +281,9 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
     std::replace(shares.owners.begin(), shares.owners.end(), Owner::kUnknown, Owner::kForeign);
   }
   bool const told_apart = all_known(shares.owners);
+  if (!list.complete && own.reason.find(list.reason) == std::string::npos) {
+    shares.reason = list.reason;
+  }
   if (nobody_below) {
     shares.tree_bytes = 0;
   } else if (list_answers) {
@@ -228,6 +291,11 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
   }
   if (list.complete && told_apart && own.located) {
     shares.foreign_bytes = sum_of(list, shares.owners, Owner::kForeign, shares.reason);
+  }
+  if (own.numbers_ours && names.initial_namespace != true && told_apart) {
+    shares.reason += shares.reason.empty() ? "" : "; ";
+    shares.reason +=
+        "only processes of this pid namespace are listed: what others hold is in unattributed";
   }
   if (!told_apart) {
     shares.reason += shares.reason.empty() ? "" : "; ";

@@ -145,6 +145,22 @@ ProcessLook look_at(std::uint32_t pid) {
           .error_number = error_number};
 }
 
+std::optional<bool> all_have_devices_open(std::vector<std::uint32_t> const& pids) {
+  // Those that are not there first: that costs one look each.
+  bool all_there = true;
+  for (auto const pid : pids) {
+    auto const look = look_at(pid);
+    if (look.gone) return false;
+    all_there = all_there && look.stat.has_value();
+  }
+  for (auto const pid : pids) {
+    auto const open = has_device_open(pid);
+    if (open == false) return false;
+    all_there = all_there && open.has_value();
+  }
+  return all_there ? std::optional(true) : std::nullopt;
+}
+
 void ProcessTree::add_root(std::uint32_t pid) {
   auto const stat = look_at(pid).stat;
   if (!stat) throw std::invalid_argument("no process " + std::to_string(pid) + " to add as a root");

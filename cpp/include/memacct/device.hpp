@@ -103,9 +103,10 @@ void read_devices_into(DeviceSelection const& which, DeviceOptions const& option
                                        bool with_cuda = false);
 
 /// The ladder with its active rung: see Note [Fingerprint]. What it finds is remembered for
-/// this process and serves all devices. It allocates nothing where the passive rungs are
-/// certain (our pid, in the machine's own pid namespace), without a live context, or with
-/// less than 256 MiB free.
+/// this process and serves all devices, until a list refutes it. It allocates nothing where the
+/// passive rungs are certain (our pid in the machine's own pid namespace, a broker's answer),
+/// without a live context, where no process's bytes are told, or with less than 256 MiB free.
+/// Another call does it all again, the broker included.
 [[nodiscard]] Attribution identify(DeviceKey const& key);
 void forget_identity();
 

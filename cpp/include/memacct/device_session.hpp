@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "memacct/broker_client.hpp"
 #include "memacct/cuda_api.hpp"
 #include "memacct/device.hpp"
 #include "memacct/error.hpp"
@@ -46,6 +47,8 @@ class DeviceSession {
   ProcessTree tree;
   SelfNames names;
   std::optional<std::uint32_t> identified_pid;
+  bool numbers_ours = false;           // found once: Note [Whose number it is]
+  std::optional<BrokerAnswer> broker;  // asked once, where nothing else is sure
 
   /// @throws std::invalid_argument if `key` names no device, SourceUnavailableError if there
   ///   is neither NVML nor an initialised driver to look it up.

@@ -37,6 +37,10 @@ struct ProcessLook {
 };
 [[nodiscard]] ProcessLook look_at(std::uint32_t pid);
 
+/// Whether every one of `pids` is a process with a GPU open; false if one is not there or has
+/// none open, nullopt if procfs does not tell.
+[[nodiscard]] std::optional<bool> all_have_devices_open(std::vector<std::uint32_t> const& pids);
+
 /// This process's family: its descendants, and those of registered roots with the roots
 /// themselves. All pids are procfs's. Not safe from several threads.
 class ProcessTree {

@@ -80,7 +80,22 @@ def test_a_process_in_two_lists_counts_once() -> None:
 
 
 def test_our_pid_with_bytes() -> None:
-    assert _core._find_own([(7, 5 * MIB), (9, GIB)], pid=7) == ("pid", 7, 5 * MIB, "")
+    for known in ({"numbers_ours": True}, {"initial_namespace": True}):
+        found = _core._find_own([(7, 5 * MIB), (9, GIB)], pid=7, **known)
+        assert found == ("pid", 7, 5 * MIB, "")
+
+
+@pytest.mark.parametrize("numbers_ours", [None, False])
+@pytest.mark.parametrize("used", [GIB, 0, None])
+def test_our_pid_in_numbers_that_may_be_anybodys(
+    numbers_ours: bool | None, used: int | None
+) -> None:
+    """Outside the machine's own namespace a driver may list the machine's numbers."""
+    source, pid, own_bytes, reason = _core._find_own(
+        [(7, used), (9, GIB)], pid=7, numbers_ours=numbers_ours, context_live=True
+    )
+    assert (source, pid, own_bytes) == ("none", None, None)
+    assert "identify() can tell" in reason
 
 
 @pytest.mark.parametrize("used", [0, None])
@@ -138,8 +153,11 @@ def test_two_numbers_that_could_be_ours_are_none() -> None:
 
 def test_a_strangers_number_is_rejected_by_what_our_allocator_holds() -> None:
     rows = [(7, 100 * MIB)]
-    assert _core._find_own(rows, pid=7, reserved_bytes=100 * MIB)[0] == "pid"
-    source, _, own_bytes, reason = _core._find_own(rows, pid=7, reserved_bytes=101 * MIB)
+    found = _core._find_own(rows, pid=7, numbers_ours=True, reserved_bytes=100 * MIB)
+    assert found[0] == "pid"
+    source, _, own_bytes, reason = _core._find_own(
+        rows, pid=7, numbers_ours=True, reserved_bytes=101 * MIB
+    )
     assert (source, own_bytes) == ("none", None)
     assert "another process's number" in reason
 
@@ -174,6 +192,35 @@ def test_a_fingerprint_that_is_not_listed_is_unknown() -> None:
     assert "not listed" in reason
 
 
+def test_a_fingerprint_whose_context_has_ended_holds_nothing() -> None:
+    for context_live, own_bytes in ((False, 0), (None, None), (True, None)):
+        found = _core._find_own([(9, GIB)], pid=7, remembered_pid=31000, context_live=context_live)
+        assert found[2] == own_bytes
+    # An empty list says nothing; neither does one of a device whose instance we may be on.
+    for rows, mig in (([], False), ([(9, GIB)], True)):
+        found = _core._find_own(
+            rows, pid=7, remembered_pid=31000, context_live=False, mig_enabled=mig
+        )
+        assert found[2] is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "context_live", "refuted"),
+    [
+        ([(9, GIB)], True, True),  # others, not the one that was ours
+        ([(9, GIB), (31000, 0)], True, False),
+        ([(9, GIB)], False, False),
+        ([(9, GIB)], None, False),
+        ([], True, False),
+    ],
+)
+def test_a_list_can_refute_a_fingerprint(
+    rows: list[tuple[int, int | None]], context_live: bool | None, refuted: bool
+) -> None:
+    found = _core._refutes_memory(rows, remembered_pid=31000, context_live=context_live)
+    assert found is refuted
+
+
 def test_a_process_without_the_driver_holds_nothing() -> None:
     assert _core._find_own([(9, GIB)], pid=7, driver_unused=True)[2] == 0
     # Outside the machine's namespace our number in the list is a stranger's then.
@@ -181,50 +228,6 @@ def test_a_process_without_the_driver_holds_nothing() -> None:
     # Inside it, the list is better evidence than the driver's word.
     own = _core._find_own([(7, GIB)], pid=7, driver_unused=True, initial_namespace=True)
     assert own[:3] == ("pid", 7, GIB)
-
-
-# ---------------------------------------------------------------- fingerprint
-
-Rows = list[tuple[int, int | None]]
-
-
-def moving(size_bytes: int, *others: tuple[int, int, int, int]) -> tuple[Rows, Rows, Rows, int]:
-    """A round in which pid 5 moves by `size_bytes` and others hold (pid, before, held, after)."""
-    base = 400 * MIB
-    before: Rows = [(5, base)]
-    held: Rows = [(5, base + size_bytes)]
-    after: Rows = [(5, base)]
-    for pid, first, second, third in others:
-        before.append((pid, first))
-        held.append((pid, second))
-        after.append((pid, third))
-    return sorted(before), sorted(held), sorted(after), size_bytes
-
-
-def test_three_rounds_name_the_process_that_moved() -> None:
-    rounds = [moving(size * 2 * MIB, (9, GIB, GIB, GIB)) for size in (3, 7, 31)]
-    assert _core._fingerprint_vote(rounds[:2]) is None
-    assert _core._fingerprint_vote(rounds) == 5
-
-
-def test_a_neighbour_that_grows_by_as_much_and_stays_does_not_match() -> None:
-    rounds = [
-        moving(size * 2 * MIB, (9, GIB, GIB + size * 2 * MIB, GIB + size * 2 * MIB))
-        for size in (3, 7, 31)
-    ]
-    assert _core._fingerprint_vote(rounds) == 5
-
-
-def test_a_neighbour_that_imitates_a_round_makes_it_worthless() -> None:
-    imitated = moving(6 * MIB, (9, GIB, GIB + 6 * MIB, GIB))
-    rounds = [moving(14 * MIB), moving(62 * MIB)]
-    assert _core._fingerprint_vote([imitated, *rounds]) is None
-    assert _core._fingerprint_vote([imitated, *rounds, moving(10 * MIB)]) == 5
-
-
-def test_nobody_is_named_if_nobody_moves() -> None:
-    still: Rows = [(5, GIB), (9, None)]
-    assert _core._fingerprint_vote([(still, still, still, 6 * MIB)] * 12) is None
 
 
 # ---------------------------------------------------------------- memory, keys, procfs
