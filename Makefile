@@ -129,8 +129,8 @@ gpu:
 # ---- fuzzing
 
 CLANGXX ?= $(shell command -v clang++ || compgen -c clang++- | sort -rV | head -1)
-FUZZ_TARGETS := smaps kernel_text
-FUZZ_SOURCES := $(addprefix cpp/src/,smaps_text.cpp mapping_kind.cpp proc_text.cpp cgroup_text.cpp system_text.cpp process_stat.cpp)
+FUZZ_TARGETS := smaps kernel_text recording
+FUZZ_SOURCES := $(addprefix cpp/src/,smaps_text.cpp mapping_kind.cpp proc_text.cpp cgroup_text.cpp system_text.cpp process_stat.cpp recording.cpp sample_record.cpp)
 # Undefined behaviour ends the run, and so does a misused view (libstdc++'s assertions).
 FUZZ_FLAGS := -std=c++20 -O2 -g1 -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined -fno-sanitize-recover=all -Icpp/include
 # The corpus in build/ grows; what is worth keeping goes to tests/data/fuzz (see tests/cpp/README.md).
@@ -153,11 +153,12 @@ build/fuzz/fuzz_%: tests/cpp/fuzz_%.cpp tests/cpp/fuzz_check.hpp $(FUZZ_SOURCES)
 
 # ---- races
 
-TSAN_PROGRAMS := ring
-TSAN_SOURCES := cpp/src/sample_record.cpp
+TSAN_PROGRAMS := ring recorder
+TSAN_SOURCES := $(addprefix cpp/src/,sample_record.cpp recorder.cpp recording.cpp recording_file.cpp clock.cpp process.cpp proc_file.cpp \
+  process_stat.cpp)
 
 tsan: $(TSAN_PROGRAMS:%=build/tsan/tsan_%)
-	@for program in $^; do echo "== $$program"; TSAN_OPTIONS=halt_on_error=1 $$program; done
+	@for program in $^; do echo "== $$program"; TSAN_OPTIONS=halt_on_error=1 $$program build/tsan/scratch; done
 
 build/tsan/tsan_%: tests/cpp/tsan_%.cpp tests/cpp/fuzz_check.hpp $(TSAN_SOURCES) $(wildcard cpp/include/memacct/*.hpp)
 	@test -n "$(CLANGXX)" || { echo "make tsan needs clang++: install it (Debian: apt-get install clang) or set CLANGXX"; exit 1; }

@@ -15,7 +15,8 @@ namespace {
 
 using memacct::RingPayload;
 
-constexpr std::size_t kCapacity = 64;
+// Small: a reader is often at the slot that is being written.
+constexpr std::size_t kCapacity = 4;
 
 /// Every word follows from the number, so a mixture of two records shows.
 RingPayload numbered(std::uint64_t number) {
@@ -48,7 +49,7 @@ void follow(memacct::RingView ring, std::uint64_t total, std::atomic<std::uint64
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::uint64_t const total = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1'000'000;
+  std::uint64_t const total = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1'000'000;
   std::vector<memacct::RingSlot> memory(kCapacity + 1);
   auto const ring = memacct::ring_over(std::as_writable_bytes(std::span(memory)), kCapacity);
   memacct::RingWriter writer(ring, 42);

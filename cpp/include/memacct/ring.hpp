@@ -112,8 +112,8 @@ class RingWriter {
   /// Starts an empty ring.
   /// @param ring: its memory is zero: fresh from the heap (calloc), or of a new file.
   explicit RingWriter(RingView ring, std::uint64_t salt = 0) noexcept : ring_(ring), salt_(salt) {
-    ring_.head->capacity = ring_.slots.size();
-    ring_.head->salt = salt;
+    ring_detail::store(ring_.head->capacity, ring_.slots.size());
+    ring_detail::store(ring_.head->salt, salt);
   }
 
   /// Appends a record; the oldest makes room for it.
@@ -152,7 +152,8 @@ enum class RingState : std::uint8_t {
 /// the stamp only grows, a record that changed while it was read is gone.
 class RingReader {
  public:
-  explicit RingReader(RingView ring) noexcept : ring_(ring), salt_(ring.head->salt) {}
+  explicit RingReader(RingView ring) noexcept
+      : ring_(ring), salt_(ring_detail::load(ring.head->salt)) {}
 
   /// Record `number` (from 1). `payload` is anything unless the answer is kWritten.
   [[nodiscard]] RingState read(std::uint64_t number, RingPayload& payload) const noexcept {

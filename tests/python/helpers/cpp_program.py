@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-FLAGS = ("-std=c++20", "-O1", "-g1", "-D_GLIBCXX_ASSERTIONS", "-pthread")
+FLAGS = ("-std=c++20", "-O0", "-g1", "-D_GLIBCXX_ASSERTIONS", "-pthread")
 
 
 def _compile(

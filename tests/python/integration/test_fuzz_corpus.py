@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 SOURCES = {
     "smaps": ("smaps_text", "mapping_kind"),
     "kernel_text": ("mapping_kind", "proc_text", "cgroup_text", "system_text", "process_stat"),
+    "recording": ("recording", "sample_record"),
 }
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FLAGS = ("-std=c++20", "-O0", "-g1", "-D_GLIBCXX_ASSERTIONS")

@@ -30,12 +30,13 @@ CPP = [
     {"units", "error", "boxed", "clock", "broker_client", "process", "nvml_types", "mapping_table"},
     {"text", "proc_file", "dylib", "ring", "mapping_totals", "procmap_query"}
     | {"process_folder", "process_title"},
-    {"kib_lines", "sample_record"},
+    {"kib_lines", "sample_record", "recording_format"},
     {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
-    {"smaps_text", "page_regions"},
+    {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
+    | {"recording_file"}
     | {"timeline_line"},
     {"device"},
     {"device_session"},
