@@ -134,6 +134,34 @@ def test_nothing_else_is_replaced(path: Path, tmp_path: Path) -> None:
         pass
 
 
+def test_where_it_may_not_be_made(path: Path) -> None:
+    """Tried by a child without root's rights, in a folder that is root's alone."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give its rights up")
+    path.parent.mkdir(mode=0o700)
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setuid(65534)
+        try:
+            Broker(path).__enter__()
+        except ConfigError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        assert "cannot be made: Permission denied" in told.read()
+    os.wait()
+
+
+def test_whoever_sees_it_may_connect(path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with Broker(path):
+            assert path.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
 def test_a_socket_that_is_not_its_own_stays(path: Path) -> None:
     with Broker(path):
         path.unlink()
@@ -300,20 +328,29 @@ def test_it_is_not_asked_where_our_own_number_is_sure(
         assert broker.answers_count == 0
 
 
+HIDING = {
+    "listed with 0 bytes": Faults(pid_bytes={"self": 0}),
+    "in a list that the driver lacks": Faults(
+        missing=[f"nvmlDeviceGetMPSComputeRunningProcesses{v}" for v in ("", "_v2", "_v3")]
+    ),
+}
+
+
 @needs_unshare
 @needs_initial
+@pytest.mark.parametrize("hiding", HIDING)
 def test_another_container_process_has_the_brokers_number(
-    gpu: SimulatedGpu, tmp_path: Path, path: Path
+    gpu: SimulatedGpu, tmp_path: Path, path: Path, hiding: str
 ) -> None:
-    """The driver lists the container's numbers, ours without bytes; one equals ours outside."""
-    faults = Faults(pid_bytes={"self": 0})
-    with serving(path), contained(gpu, tmp_path, path, faults, pid=4321) as process:
-        process.run("context()")
+    """The driver lists the container's numbers, ours not or without bytes; one is ours outside."""
+    with serving(path), contained(gpu, tmp_path, path, HIDING[hiding], pid=4321) as process:
+        process.run("os.environ['MEMACCT_SIM_LISTS'] = 'mps'; context()")
         (outside,) = [p.pid for p in gpu.status().devices[0].processes]
         process.run(f"Path('/proc/sys/kernel/ns_last_pid').write_text('{outside - 1}')")
-        process.run(f"child = in_tree({MIB})")
+        process.run(f"os.environ['MEMACCT_SIM_LISTS'] = 'compute'; child = in_tree({MIB})")
         assert process.run("result = child.process.pid") == outside
         reading = process.read()
+        assert outside in [row["pid"] for row in reading["processes"]]
         assert reading["own_bytes"] is None
         assert reading["attribution"]["source"] == "none"
 

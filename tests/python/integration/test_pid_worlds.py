@@ -134,6 +134,20 @@ def test_children_under_the_machines_numbers_are_unknown(gpu: SimulatedGpu, tmp_
         assert "children cannot be told from neighbours" in reading["attribution"]["reason"]
 
 
+def test_neighbours_inside_and_outside_under_the_machines_numbers(
+    gpu: SimulatedGpu, tmp_path: Path
+) -> None:
+    with gpu.tenant("1GiB"), contained(gpu, tmp_path, faults=OUTER, pid=4321) as process:
+        process.run(f"context(); other = unrelated({16 * MIB})")
+        assert_unknown(process.read())
+        assert identify(process)["source"] == "fingerprint"
+        reading = process.read()
+        assert reading["own_bytes"] == CONTEXT_BYTES
+        assert reading["tree_bytes"] == 0
+        assert reading["foreign_bytes"] == NEIGHBOUR_BYTES + CONTEXT_BYTES + 16 * MIB
+        assert reading["unattributed_bytes"] == 0
+
+
 # ---------------------------------------------------------------- eras 2 and 3: our own numbers
 
 
