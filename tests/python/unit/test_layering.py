@@ -35,10 +35,11 @@ CPP = [
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
+    {"told_bytes"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
-    {"device"},
+    {"device", "shares"},
     {"device_session"},
     {"device_reader"},
     {"snapshot", "tree_snapshot", "device.cpp"},  # device.hpp is the face of the three below it
