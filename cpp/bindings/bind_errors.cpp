@@ -6,6 +6,7 @@
 
 #include "bindings.hpp"
 #include "memacct/error.hpp"
+#include "memacct/sampler_error.hpp"
 
 namespace memacct::bindings {
 namespace {
@@ -41,6 +42,8 @@ void translate(std::exception_ptr const& error) {
     raise("SourceError", text(e.source()), text(e.reason()));
   } catch (DriverError const& e) {
     raise("DriverError", text(e.api()), e.code(), text(e.text()));
+  } catch (SamplerError const& e) {
+    raise("SamplerError", text(e.what()));
   } catch (Error const& e) {
     raise("MemacctError", text(e.what()));
   }

@@ -1,6 +1,7 @@
 // The extension module memacct._core: one registration function per bind_*.cpp.
 #include "bindings.hpp"
 #include "memacct/clock.hpp"
+#include "trace_arrays.hpp"
 
 namespace bindings = memacct::bindings;
 
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bindings::bind_device(m);
   bindings::bind_device_rules(m);
   bindings::bind_snapshot(m);
+  bindings::bind_sampler(m);
   bindings::bind_timeline(m);
   bindings::bind_tree(m);
 }

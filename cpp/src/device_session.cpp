@@ -61,7 +61,11 @@ DeviceSession::DeviceSession(std::int32_t pid, std::uint32_t generation,
       generation_(generation) {}
 
 SessionLock::SessionLock(DeviceSession& session) : session_(session) {
-  session_.mutex_.lock();
+  if (!session_.mutex_.try_lock()) {
+    session_.waiting_count_.fetch_add(1, std::memory_order_relaxed);
+    session_.mutex_.lock();
+    session_.waiting_count_.fetch_sub(1, std::memory_order_relaxed);
+  }
   in_session = true;
 }
 
@@ -73,7 +77,9 @@ SessionLock::~SessionLock() {
 void SessionLock::before_fork() noexcept {
   auto* const session = current_session.load(std::memory_order_acquire);
   if (in_session || session == nullptr || !session->is_of(::getpid(), fork_generation())) return;
+  session->waiting_count_.fetch_add(1, std::memory_order_relaxed);
   if (session->mutex_.try_lock_for(kForkPatience)) held_for_fork = session;
+  session->waiting_count_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void SessionLock::after_fork_in_parent() noexcept {

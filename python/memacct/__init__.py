@@ -18,10 +18,14 @@ from memacct._errors import (
 )
 
 if TYPE_CHECKING:
+    from memacct._measure import Measurement, measure
+    from memacct._sampler import Sampler
     from memacct._timeline import Timeline, checkpoint, current_timeline, span
     from memacct._timeline_read import read_timeline
     from memacct._timeline_records import MergedTimeline, TimelineRecord
     from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry
+    from memacct._trace import Peak, Trace, TracedDevice
+    from memacct._trace_events import ForeignEvent, ResidueTrend
     from memacct._tree import TreeDelta
     from memacct._types import SnapshotDelta
 
@@ -30,10 +34,15 @@ __all__ = [
     "BudgetError",
     "ConfigError",
     "DriverError",
+    "ForeignEvent",
     "IdentityCheck",
     "Mappings",
+    "Measurement",
     "MemacctError",
     "MergedTimeline",
+    "Peak",
+    "ResidueTrend",
+    "Sampler",
     "SamplerError",
     "Snapshot",
     "SnapshotDelta",
@@ -44,11 +53,14 @@ __all__ = [
     "Timeline",
     "TimelineEntry",
     "TimelineRecord",
+    "Trace",
+    "TracedDevice",
     "TreeDelta",
     "TreeSnapshot",
     "__version__",
     "checkpoint",
     "current_timeline",
+    "measure",
     "read_timeline",
     "snapshot",
     "snapshot_tree",
@@ -60,15 +72,23 @@ __all__ = [
 # timeline. The deltas' classes alone take three quarters of the time of the rest of this import.
 _LATER = {
     "Baseline": "_timeline_types",
+    "ForeignEvent": "_trace_events",
     "IdentityCheck": "_timeline_types",
+    "Measurement": "_measure",
     "MergedTimeline": "_timeline_records",
+    "Peak": "_trace",
+    "ResidueTrend": "_trace_events",
+    "Sampler": "_sampler",
     "SnapshotDelta": "_types",
     "Timeline": "_timeline",
     "TimelineEntry": "_timeline_types",
     "TimelineRecord": "_timeline_records",
+    "Trace": "_trace",
+    "TracedDevice": "_trace",
     "TreeDelta": "_tree",
     "checkpoint": "_timeline",
     "current_timeline": "_timeline",
+    "measure": "_measure",
     "read_timeline": "_timeline_read",
     "span": "_timeline",
 }

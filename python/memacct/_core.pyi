@@ -677,6 +677,51 @@ def snapshot(
 ) -> Snapshot:
     """Reads all sources at one barrier; ``help(memacct.snapshot)`` says all."""
 
+# ---------------------------------------------------------------- sampler
+
+@final
+class StreamCounts:
+    """What happened in one of a sampler's threads so far."""
+
+    taken_count: int  # deadlines at which it was read
+    missed_count: int  # that passed unserved: the machine was busy, or a reading took long
+    skipped_count: int  # that were left out to keep to the budget of driver time
+    error_count: int  # readings that failed
+    read_ns: int  # wall time in readings
+    cpu_ns: int  # CPU time of the thread
+    late_max_ns: int  # the latest that it was woken after a deadline
+    period_ns: int  # as asked for; 0: nothing is sampled
+    period_in_effect_ns: int  # between the last sample and the next, of the devices
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> StreamCounts: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class NativeSampler:
+    """What ``memacct.Sampler`` is made of; capacities are powers of two, a period of 0 is none."""
+
+    def __init__(
+        self,
+        host_period_ns: int,
+        host: HostTier,
+        host_capacity: int,
+        device_period_ns: int,
+        devices: Literal["auto", "all"] | Sequence[DeviceKey],
+        device_capacity: int,
+        driver_budget_ratio: float,
+    ) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def state(self) -> Literal["new", "running", "stopped", "forked"]: ...
+    def started_ns(self) -> int: ...
+    def host_counts(self) -> StreamCounts: ...
+    def device_counts(self) -> StreamCounts: ...
+    def errors(self) -> dict[str, Any]: ...  # counts by kind, and "last"
+    def devices(self) -> list[tuple[str, str, int | None]]: ...  # uuid, name, index
+    def rows(self) -> dict[str, Any]: ...
+    _fields: ClassVar[tuple[str, ...]]
+
 # ---------------------------------------------------------------- process tree
 
 ProcessState = Literal["read", "partial", "denied", "gone", "zombie", "kernel", "shared"]

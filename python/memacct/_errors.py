@@ -6,7 +6,7 @@
     │  ├─ SourceReadError          there, but the read failed       .errno
     │  └─ SourceFormatError        read, but not understood         .line
     ├─ DriverError                 a CUDA or NVML call failed       .api, .code
-    ├─ SamplerError                used before start, after stop or after fork
+    ├─ SamplerError                a rate is not allowed, or used before start, after stop or fork
     ├─ BudgetError                 no budget that the engine could run in
     └─ ConfigError                 a wrong key or value (also a ValueError)
 
@@ -69,7 +69,7 @@ class DriverError(MemacctError):
 
 
 class SamplerError(MemacctError):
-    """The sampler was used before its start, after its stop or after a fork."""
+    """A rate is not allowed, or a sampler was used before its start, after its stop or a fork."""
 
 
 class BudgetError(MemacctError):

@@ -1,5 +1,6 @@
 // What this process keeps between device readings, and what a device key means to it.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <mutex>
@@ -56,6 +57,10 @@ class DeviceSession {
   [[nodiscard]] std::vector<DeviceTarget> resolve(DeviceSet set);
   /// True if this process's driver knows all its devices and this is none of them.
   [[nodiscard]] bool hidden_from_driver(DeviceTarget const& target);
+  /// Threads that wait for the lock, which needs not be held for this question.
+  [[nodiscard]] int waiting_count() const noexcept {
+    return waiting_count_.load(std::memory_order_relaxed);
+  }
 
   /// Runs `operation`, which must resolve its devices itself, again after NVML was
   /// initialised anew (once) or was found to be of no use.
@@ -88,6 +93,7 @@ class DeviceSession {
   std::int32_t pid_;  // beside the generation: a raw clone() is not counted there
   std::uint32_t generation_;
   std::timed_mutex mutex_;
+  std::atomic<int> waiting_count_{0};
 };
 
 class SessionLock {
