@@ -157,13 +157,21 @@ TSAN_PROGRAMS := ring recorder
 TSAN_SOURCES := $(addprefix cpp/src/,sample_record.cpp recorder.cpp recording.cpp recording_file.cpp clock.cpp process.cpp proc_file.cpp \
   process_stat.cpp)
 
-tsan: $(TSAN_PROGRAMS:%=build/tsan/tsan_%)
-	@for program in $^; do echo "== $$program"; TSAN_OPTIONS=halt_on_error=1 $$program build/tsan/scratch; done
+tsan: $(TSAN_PROGRAMS:%=build/tsan/tsan_%) tsan-sampler
+	@for program in $(filter build/%,$^); do echo "== $$program"; TSAN_OPTIONS=halt_on_error=1 $$program build/tsan/scratch; done
 
 build/tsan/tsan_%: tests/cpp/tsan_%.cpp tests/cpp/fuzz_check.hpp $(TSAN_SOURCES) $(wildcard cpp/include/memacct/*.hpp)
 	@test -n "$(CLANGXX)" || { echo "make tsan needs clang++: install it (Debian: apt-get install clang) or set CLANGXX"; exit 1; }
 	@mkdir -p build/tsan
 	$(CLANGXX) -std=c++20 -O1 -g -fsanitize=thread -pthread -Icpp/include $< $(TSAN_SOURCES) -o $@
+
+# The sampler needs all of the core, and devices: those of the simulated GPU.
+.PHONY: tsan-sampler
+tsan-sampler: build/tsan/tsan_sampler $(VENV)/.stamp-memacct
+	@echo "== $<"; TSAN_OPTIONS=halt_on_error=1 $(VENV)/bin/memacct sim run --no-runtime --machine tsan -- $<
+
+build/tsan/tsan_sampler: TSAN_SOURCES := $(wildcard cpp/src/*.cpp)
+build/tsan/tsan_sampler: $(wildcard cpp/src/*.cpp)
 
 $(VENV)/.stamp-check: pyproject.toml | $(VENV)/.stamp-tools
 	@$(VENV)/bin/python $(PIP) install -q --group check
