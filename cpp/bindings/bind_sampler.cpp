@@ -4,6 +4,7 @@
 
 #include "bindings.hpp"
 #include "enums.hpp"
+#include "memacct/recorded_rings.hpp"
 #include "memacct/sampler.hpp"
 #include "structs.hpp"
 #include "trace_arrays.hpp"
@@ -24,16 +25,25 @@ struct DeleteWithoutGil {
 };
 using Holder = std::unique_ptr<Sampler, DeleteWithoutGil>;
 
+SamplerRings record_into(std::string const& path, std::size_t host_capacity,
+                         std::size_t device_capacity) {
+  return recorded_rings(Recorder::create(path, {.host_capacity = host_capacity,
+                                                .device_capacity = device_capacity,
+                                                .sync_period_ns = 0,
+                                                .memacct_version = MEMACCT_VERSION}));
+}
+
 Holder make_sampler(std::uint64_t host_period_ns, HostTier host, std::size_t host_capacity,
                     std::uint64_t device_period_ns, py::handle devices, std::size_t device_capacity,
-                    double driver_budget_ratio) {
+                    double driver_budget_ratio, std::optional<std::string> const& record) {
   auto selection = parse_selection(devices);
   return Holder(new Sampler({.host_period_ns = host_period_ns,
                              .host = host,
                              .device_period_ns = device_period_ns,
                              .devices = std::move(selection),
                              .driver_budget_ratio = driver_budget_ratio},
-                            make_rings(host_capacity, device_capacity)));
+                            record ? record_into(*record, host_capacity, device_capacity)
+                                   : make_rings(host_capacity, device_capacity)));
 }
 
 template <typename Read>
@@ -83,7 +93,8 @@ void bind_sampler(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   type.def(py::init(&make_sampler), py::arg("host_period_ns"), py::arg("host"),
            py::arg("host_capacity"), py::arg("device_period_ns"), py::arg("devices"),
-           py::arg("device_capacity"), py::arg("driver_budget_ratio"))
+           py::arg("device_capacity"), py::arg("driver_budget_ratio"),
+           py::arg("record") = py::none())
       .def("start", &Sampler::start, Release())
       .def("stop", &Sampler::stop, Release())
       .def("state",

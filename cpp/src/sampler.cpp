@@ -110,6 +110,7 @@ void Sampler::stop() noexcept {
   if (state_.load() != SamplerState::kRunning) return;
   host_thread_.stop(kStopPatience);
   device_thread_.stop(kStopPatience);
+  if (rings_.finish) rings_.finish();
   state_.store(SamplerState::kStopped, std::memory_order_release);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,9 +48,12 @@ class Sampler:
         keep_count: host records that are kept, 128 bytes each; rounded up to a power of two.
         device_keep_count: records of devices that are kept: one a device and sample, and one
             for each process in its list.
+        record: a file (or a folder for one) that the samples are kept in, which outlives this
+            process however it ends: a flight recorder. A fork's child cannot read them.
 
     Raises:
         SamplerError: a rate or size is not allowed; the message names it and what is.
+        SourceReadError, SourceUnavailableError: the file cannot be made.
         ValueError: no such tier or devices.
 
     Note:
@@ -67,6 +71,7 @@ class Sampler:
         driver_budget_ratio: float = 0.02,
         keep_count: int = 1 << 16,
         device_keep_count: int = 1 << 15,
+        record: str | os.PathLike[str] | None = None,
     ) -> None:
         if sample_hz is None and device_hz is None:
             raise SamplerError("sample_hz=None and device_hz=None leave nothing to sample")
@@ -80,6 +85,7 @@ class Sampler:
             devices=devices,
             device_capacity=_capacity("device_keep_count", device_keep_count),
             driver_budget_ratio=_ratio("driver_budget_ratio", driver_budget_ratio),
+            record=None if record is None else os.fspath(record),
         )
         self._peak_before_bytes: int | None = None
         self._peak_after_bytes: int | None = None

@@ -31,6 +31,7 @@ struct SamplerRings {
   bool in_child = true;          // the memory is there in a fork's child, too
   /// Takes notes that must outlast the rings' records; empty: they are repeated in the ring.
   std::function<bool(NoteRecord const&)> keep;
+  std::function<void()> finish;  // called when sampling has stopped; may be empty
 };
 /// Of their own, from the heap, zeroed and touched: sampling is not to show as growth.
 /// @throws std::invalid_argument if a capacity is no power of two.

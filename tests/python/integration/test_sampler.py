@@ -421,3 +421,32 @@ print(json.dumps([m.before.host.rss_bytes, m.peak.sampled_bytes, m.peak.exact_by
     assert exact == pytest.approx(before + 256 * MIB, abs=8 * MIB)
     assert "the kernel's own peak" in text
     assert "Sampler" in memacct.__all__
+
+
+# ---------------------------------------------------------------- in a file
+
+
+def test_samples_in_a_file_are_the_same_and_outlive_a_kill(tmp_path: Path) -> None:
+    script = f"""
+import memacct, os, signal, time
+sampler = memacct.Sampler(1000, device_hz=None, record={str(tmp_path / "box")!r}).start()
+while len(sampler.trace().host) < 5: time.sleep(0.001)
+print(os.getpid(), int(sampler.trace().host["taken_ns"][0]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid, first_ns = map(int, done.stdout.split())
+    # The record as it lies in the file: when it was taken, then whose it is.
+    words = (first_ns.to_bytes(8, "little"), pid.to_bytes(4, "little"))
+    content = (tmp_path / "box").read_bytes()
+    place = content.find(words[0])
+    assert place > 0
+    assert content[place + 8 : place + 12] == words[1]
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(memacct.MemacctError, match="no-such-folder"):
+        Sampler(record=tmp_path / "no-such-folder" / "box")

@@ -48,7 +48,7 @@ CPP = [
     {"snapshot", "tree_snapshot", "device.cpp"},  # device.hpp is the face of the three below it
     {"periodic_thread", "driver_budget", "trace_rows", "device_turns"} | {"sampler_error"},
     {"sampler", "recorder"},
-    {"sample_stream"},
+    {"sample_stream", "recorded_rings"},
     {"device_sampling"},
     {"sampler.cpp"},
 ]
