@@ -9,7 +9,22 @@ namespace {
 
 using Release = py::call_guard<py::gil_scoped_release>;
 
+void bind_unified(py::module_& m) {
+  bind_struct(m, "UnifiedMemory", Field{"kind", &UnifiedMemory::kind},
+              Field{"numa_node", &UnifiedMemory::numa_node},
+              Field{"host_total_bytes", &UnifiedMemory::host_total_bytes},
+              Field{"host_free_bytes", &UnifiedMemory::host_free_bytes},
+              Field{"host_available_bytes", &UnifiedMemory::host_available_bytes},
+              Field{"cuda_free_bytes", &UnifiedMemory::cuda_free_bytes},
+              Field{"cuda_total_bytes", &UnifiedMemory::cuda_total_bytes},
+              Field{"free_source", &UnifiedMemory::free_source},
+              Field{"withheld_bytes", &UnifiedMemory::withheld_bytes},
+              Field{"page_cache_bytes", &UnifiedMemory::page_cache_bytes},
+              Field{"host_processes_bytes", &UnifiedMemory::host_processes_bytes});
+}
+
 void bind_structs(py::module_& m) {
+  bind_unified(m);
   bind_struct(m, "ProcessUsage", Field{"pid", &ProcessUsage::pid},
               Field{"process_used_bytes", &ProcessUsage::process_used_bytes},
               Field{"owner", &ProcessUsage::owner}, Field{"kinds", &ProcessUsage::kinds});
@@ -34,7 +49,8 @@ void bind_structs(py::module_& m) {
       Field{"attribution", &DeviceMemory::attribution},
       Field{"consistent", &DeviceMemory::consistent},
       Field{"attempts_count", &DeviceMemory::attempts_count},
-      Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes});
+      Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes},
+      Field{"unified", &DeviceMemory::unified}, Field{"virtualized", &DeviceMemory::virtualized});
   bind_struct(m, "DeviceInfo", Field{"uuid", &DeviceInfo::uuid}, Field{"index", &DeviceInfo::index},
               Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id});
 }

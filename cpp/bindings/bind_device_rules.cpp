@@ -127,6 +127,13 @@ std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
   return std::tuple(std::string(1, stat->state), stat->parent_pid, stat->start_ticks);
 }
 
+/// The reading, and what is made of it: free_bytes, device_used_bytes.
+py::tuple integrated_of(std::string const& meminfo, std::optional<std::uint64_t> cuda_free_bytes,
+                        std::optional<std::uint64_t> cuda_total_bytes) {
+  auto const memory = parse_integrated(meminfo, cuda_free_bytes, cuda_total_bytes);
+  return py::make_tuple(memory, memory.free_bytes(), memory.device_used_bytes());
+}
+
 }  // namespace
 
 void bind_device_rules(py::module_& m) {
@@ -150,6 +157,11 @@ void bind_device_rules(py::module_& m) {
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
         py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
   m.def("_parse_stat", &stat_of, py::arg("text"));
+  m.def("_parse_integrated", &integrated_of, py::arg("meminfo"), py::kw_only(),
+        py::arg("cuda_free_bytes") = py::none(), py::arg("cuda_total_bytes") = py::none());
+  m.def("_read_coherent", &read_coherent, py::arg("numa_node"), py::arg("root") = "");
+  m.def("_is_integrated_capability", &nvml::is_integrated_capability, py::arg("major"),
+        py::arg("minor"));
 }
 
 }  // namespace memacct::bindings

@@ -35,10 +35,25 @@ inline constexpr std::array<std::pair<nvml::ListKind, char const*>, 3> kListKind
 
 template <>
 struct EnumNames<MemorySource> {
-  static constexpr std::array<std::pair<MemorySource, char const*>, 3> value{
+  static constexpr std::array<std::pair<MemorySource, char const*>, 4> value{
       {{MemorySource::kNvmlV2, "nvml_v2"},
        {MemorySource::kNvmlV1, "nvml_v1"},
-       {MemorySource::kCuda, "cuda"}}};
+       {MemorySource::kCuda, "cuda"},
+       {MemorySource::kUnified, "unified"}}};
+};
+
+template <>
+struct EnumNames<UnifiedKind> {
+  static constexpr std::array<std::pair<UnifiedKind, char const*>, 2> value{
+      {{UnifiedKind::kIntegrated, "integrated"}, {UnifiedKind::kCoherent, "coherent"}}};
+};
+
+template <>
+struct EnumNames<FreeSource> {
+  static constexpr std::array<std::pair<FreeSource, char const*>, 3> value{
+      {{FreeSource::kCuda, "cuda"},
+       {FreeSource::kHostAvailable, "host_available"},
+       {FreeSource::kHostFree, "host_free"}}};
 };
 
 template <>
@@ -94,6 +109,10 @@ struct type_caster<memacct::ListKinds> {
 };
 template <>
 struct type_caster<memacct::MemorySource> : memacct::bindings::EnumCaster<memacct::MemorySource> {};
+template <>
+struct type_caster<memacct::UnifiedKind> : memacct::bindings::EnumCaster<memacct::UnifiedKind> {};
+template <>
+struct type_caster<memacct::FreeSource> : memacct::bindings::EnumCaster<memacct::FreeSource> {};
 template <>
 struct type_caster<memacct::DeviceSet> : memacct::bindings::EnumCaster<memacct::DeviceSet> {};
 template <>

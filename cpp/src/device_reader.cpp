@@ -12,6 +12,7 @@ struct MemoryView {
   MemorySource source = MemorySource::kNvmlV2;
   nvml::MemoryReading memory;
   std::optional<cuda::MemoryInfo> cuda;
+  std::optional<UnifiedMemory> unified;
   bool joined = true;  // both sources hold at one instant
 };
 
@@ -24,6 +25,11 @@ struct Collect {
   int attempts_count = 0;
 };
 
+bool is_integrated(DeviceTarget const& target) {
+  if (target.cuda && target.cuda->integrated) return *target.cuda->integrated;
+  return target.nvml != nullptr && target.nvml->integrated == true;
+}
+
 /// Reads for one target; holds what does not change between the attempts.
 class Collector {
  public:
@@ -31,6 +37,7 @@ class Collector {
       : session_(session),
         target_(target),
         request_(request),
+        integrated_(is_integrated(target)),
         facts_(self_facts(session, target, request.allocator_reserved_bytes)) {}
 
   [[nodiscard]] Collect collect();
@@ -41,6 +48,7 @@ class Collector {
   [[nodiscard]] OwnRecord find(nvml::ProcessList const& list);
   void check_numbers(nvml::ProcessList const& list);
   [[nodiscard]] MemoryView read_memory();
+  [[nodiscard]] MemoryView read_unified();
   [[nodiscard]] std::optional<nvml::MemoryReading> read_nvml(nvml::Failure& failure);
   [[nodiscard]] std::optional<cuda::MemoryInfo> read_cuda(std::string& reason);
   [[noreturn]] void fail(nvml::Failure const& failure, std::string const& cuda_reason) const;
@@ -48,6 +56,7 @@ class Collector {
   DeviceSession& session_;
   DeviceTarget const& target_;
   ReadRequest request_;
+  bool integrated_;
   SelfFacts facts_;
 };
 
@@ -93,7 +102,7 @@ std::optional<nvml::MemoryReading> Collector::read_nvml(nvml::Failure& failure) 
     failure.reason = read_list().reason;
     return std::nullopt;
   }
-  if (target_.cuda && target_.cuda->integrated == true) {
+  if (integrated_) {
     // Such drivers have answered NOT_SUPPORTED, and SUCCESS with wrong numbers (nvitop#208).
     failure.reason = "an integrated GPU shares the host's memory: NVML's totals mean nothing";
     return std::nullopt;
@@ -107,14 +116,39 @@ std::optional<cuda::MemoryInfo> Collector::read_cuda(std::string& reason) {
   return std::nullopt;
 }
 
+// Whatever NVML says of such a device's totals is not even asked for.
+MemoryView Collector::read_unified() {
+  std::string cuda_reason;
+  auto const info = read_cuda(cuda_reason);
+  auto const free = info ? std::optional(info->free_bytes) : std::nullopt;
+  auto const total = info ? std::optional(info->total_bytes) : std::nullopt;
+  auto unified = read_integrated(free, total);
+  if (!unified.host_total_bytes && !info) {
+    fail({.reason = "no /proc/meminfo", .error = std::nullopt}, cuda_reason);
+  }
+  // The host's total: its terms, and CUDA's share of it, are parts of that.
+  return {.source = unified.host_total_bytes ? MemorySource::kUnified : MemorySource::kCuda,
+          .memory = {.has_reserved = false,
+                     .total_bytes = unified.host_total_bytes ? *unified.host_total_bytes : *total,
+                     .free_bytes = unified.free_bytes().value_or(0),
+                     .device_used_bytes = unified.device_used_bytes(),
+                     .reserved_bytes = std::nullopt},
+          .cuda = info,
+          .unified = std::move(unified),
+          .joined = true};
+}
+
 MemoryView Collector::read_memory() {
+  if (integrated_) return read_unified();
   nvml::Failure failure;
   std::string cuda_reason;
   if (auto const first = read_nvml(failure)) {
     MemoryView view{.source = first->has_reserved ? MemorySource::kNvmlV2 : MemorySource::kNvmlV1,
                     .memory = *first,
                     .cuda = std::nullopt,
+                    .unified = std::nullopt,
                     .joined = true};
+    if (target_.nvml->numa_node) view.unified = read_coherent(*target_.nvml->numa_node);
     if (!request_.with_cuda) return view;
     view.cuda = read_cuda(cuda_reason);
     // NVML's numbers on both sides of CUDA's: equal, they held when CUDA's did.
@@ -130,6 +164,7 @@ MemoryView Collector::read_memory() {
                      .device_used_bytes = std::nullopt,
                      .reserved_bytes = std::nullopt},
           .cuda = info,
+          .unified = std::nullopt,
           .joined = true};
 }
 
@@ -184,6 +219,17 @@ void fill_memory(DeviceMemory& device, MemoryView const& view) {
   if (view.cuda) {
     device.cuda_free_bytes = view.cuda->free_bytes;
     device.cuda_total_bytes = view.cuda->total_bytes;
+  }
+  if (view.unified) {
+    device.unified = *view.unified;
+    (*device.unified).cuda_free_bytes = device.cuda_free_bytes;
+    (*device.unified).cuda_total_bytes = device.cuda_total_bytes;
+  }
+  if (auto const* const hook = quota_hook_in_process()) {
+    // A quota and what counts against it: neither is made of physical terms.
+    device.virtualized = hook;
+    device.device_used_bytes.reset();
+    device.reserved_bytes.reset();
   }
 }
 
@@ -247,8 +293,9 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
   device.consistent = collect.consistent;
   device.attempts_count = collect.attempts_count;
   device.own_bytes = collect.own.own_bytes;
-  auto const high =
-      device.device_used_bytes ? *device.device_used_bytes : device.total_bytes - device.free_bytes;
+  std::optional<std::uint64_t> high = device.total_bytes - device.free_bytes;
+  if (device.device_used_bytes) high = device.device_used_bytes;
+  if (device.virtualized) high.reset();
   device.attribution = attribute(collect.own, collector.facts(), high);
   if (!collect.consistent && collect.own_bounds_bytes) {
     device.own_read_bounds_bytes = collect.own_bounds_bytes;

@@ -3,9 +3,11 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <exception>
+#include <string_view>
 
 namespace memacct {
 namespace {
@@ -29,6 +31,34 @@ unsigned long long loads_count() noexcept {
 }
 
 std::atomic<bool> driver_seen{false};
+// What hooks that give out quotas are called: HAMi-core, vcuda-controller (GaiaGPU), Gemini
+// (KubeShare).
+constexpr std::array<std::string_view, 3> kQuotaHooks{"libvgpu.so", "libcuda-control.so",
+                                                      "libgemhook.so"};
+
+char const* hook_name(std::string_view path) {
+  auto const slash = path.rfind('/');
+  auto const name = slash == std::string_view::npos ? path : path.substr(slash + 1);
+  for (auto const hook : kQuotaHooks) {
+    if (name == hook || (name.starts_with(hook) && name[hook.size()] == '.')) return hook.data();
+  }
+  return nullptr;
+}
+
+char const* find_quota_hook() noexcept {
+  char const* found = nullptr;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* out) {
+        auto const* const name = info->dlpi_name != nullptr ? hook_name(info->dlpi_name) : nullptr;
+        if (name != nullptr) *static_cast<char const**>(out) = name;
+        return name != nullptr ? 1 : 0;
+      },
+      &found);
+  return found;
+}
+
+std::atomic<char const*> hook_seen{nullptr};
+std::atomic<unsigned long long> loads_without_hook{0};
 std::atomic<unsigned long long> loads_without_driver{0};
 
 }  // namespace
@@ -69,6 +99,19 @@ bool driver_loaded_in_process() noexcept {
   }
   loads_without_driver.store(loads, std::memory_order_relaxed);
   return false;
+}
+
+char const* quota_hook_in_process() noexcept {
+  if (auto const* const seen = hook_seen.load(std::memory_order_relaxed)) return seen;
+  auto const loads = loads_count();
+  if (loads == loads_without_hook.load(std::memory_order_relaxed)) return nullptr;
+  auto const* const found = find_quota_hook();
+  if (found != nullptr) {
+    hook_seen.store(found, std::memory_order_relaxed);
+  } else {
+    loads_without_hook.store(loads, std::memory_order_relaxed);
+  }
+  return found;
 }
 
 }  // namespace memacct

@@ -1,9 +1,19 @@
 #include "memacct/nvml_reading.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 namespace memacct::nvml {
+
+bool is_integrated_capability(int major, int minor) noexcept {
+  // Tegra K1, X1, X2, Xavier, Orin, Thor (10.1 until CUDA 13, then 11.0), and GB10.
+  constexpr std::array<std::pair<int, int>, 8> kChips{
+      {{3, 2}, {5, 3}, {6, 2}, {7, 2}, {8, 7}, {10, 1}, {11, 0}, {12, 1}}};
+  return std::find(kChips.begin(), kChips.end(), std::pair(major, minor)) != kChips.end();
+}
 
 std::optional<MemoryReading> interpret(MemoryV2 const& memory) {
   if (memory.total == 0 || memory.free > memory.total || memory.reserved > memory.total) {

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "memacct/clock.hpp"
+
 namespace memacct::nvml {
 namespace {
+
+constexpr unsigned kLargestNumaNode = 65535;  // kernels are built for 1024 at most
 
 // "it failed for this call only" -> false; anything wider is thrown.
 void throw_if_wide(char const* name, int code) {
@@ -61,12 +65,33 @@ void Session::initialise() {
     init_code_ = api_.init();
   }
   if (!init_code_) return disable("the library has no nvmlInit function");
+  note_loss_of_access(*init_code_);
   if (*init_code_ != kSuccess) return disable(api_.describe(tried, *init_code_));
   phase_ = Phase::kReady;
   reason_.clear();
 }
 
+// "Unknown Error" and "blocked by the operating system" are what a closed device file becomes.
+void Session::note_loss_of_access(int code) noexcept {
+  if (code == kUnknownError || code == kOperatingSystem) taken_away_ = true;
+}
+
+void Session::refresh() {
+  if (!taken_away_) return;
+  auto const now_ns = monotonic_ns();
+  if (now_ns < next_retry_ns_) return;
+  next_retry_ns_ = now_ns + pause_ns_;
+  pause_ns_ = std::min(2 * pause_ns_, kLongestPauseNs);
+  taken_away_ = false;
+  // It is counted: without our shutdown, another initialisation opens no file.
+  if (phase_ == Phase::kReady && api_.shutdown != nullptr) api_.shutdown();
+  reinitialise();
+}
+
 void Session::reinitialise() {
+  for (auto const& device : devices_) {
+    if (device->lost) lost_.insert_or_assign(device->uuid, *device->lost);
+  }
   devices_.clear();
   all_listed_ = false;
   phase_ = Phase::kUnused;
@@ -78,6 +103,8 @@ void Session::close() {
   devices_.clear();
   all_listed_ = false;
   memory_v2_absent_ = false;
+  lost_.clear();
+  taken_away_ = false;
   library_ = Library{};
   phase_ = Phase::kUnused;
   reason_.clear();
@@ -125,12 +152,30 @@ void Session::describe(SessionDevice& device) {
     device.uuid = device.pci_bus_id ? "PCI-" + *device.pci_bus_id
                                     : "INDEX-" + std::to_string(device.index.value_or(-1));
   }
+  if (auto const known = lost_.find(device.uuid); known != lost_.end()) device.lost = known->second;
+  describe_memory(device);
   if (api_.mig_mode == nullptr || device.lost) return;
   unsigned mig = 0;
   unsigned pending = 0;
   int const code = api_.mig_mode(handle, &mig, &pending);
   if (code == kSuccess) device.mig_enabled = mig != 0;
   if (means_absent(code)) device.mig_enabled = false;
+}
+
+// Whose memory it is. A refusal is the usual answer of a card whose memory is its own.
+void Session::describe_memory(SessionDevice& device) const {
+  if (device.lost) return;
+  int major = 0;
+  int minor = 0;
+  if (api_.compute_capability != nullptr &&
+      api_.compute_capability(device.handle, &major, &minor) == kSuccess) {
+    device.integrated = is_integrated_capability(major, minor);
+  }
+  unsigned node = 0;
+  if (api_.numa_node != nullptr && api_.numa_node(device.handle, &node) == kSuccess &&
+      node <= kLargestNumaNode) {
+    device.numa_node = static_cast<int>(node);
+  }
 }
 
 std::vector<SessionDevice*> Session::devices() {
@@ -210,6 +255,7 @@ std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure
       return;
     }
     throw_if_wide(name, code);
+    note_loss_of_access(code);
     failure.reason = api_.describe(name, code);
     failure.error.reset();
     if (severity_of(code) == Severity::kFailed) failure.error = CallError{name, code};
@@ -225,7 +271,9 @@ std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure
     MemoryV1 memory{};
     judge("memory_v1", api_.memory_v1(device.handle, &memory), memory);
   }
-  if (reading) device.total_bytes = reading->total_bytes;
+  // A quota is no limit of what the lists may say.
+  if (reading) pause_ns_ = kFirstPauseNs;
+  if (reading && quota_hook_in_process() == nullptr) device.total_bytes = reading->total_bytes;
   return reading;
 }
 

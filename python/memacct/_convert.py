@@ -35,7 +35,11 @@ NESTED: dict[str, dict[str, str]] = {
     },
     "ProcessMemory": {"host": "HostMemory"},
     "TreeSnapshot": {"processes": "ProcessMemory"},
-    "DeviceMemory": {"processes": "ProcessUsage", "attribution": "Attribution"},
+    "DeviceMemory": {
+        "processes": "ProcessUsage",
+        "attribution": "Attribution",
+        "unified": "UnifiedMemory",
+    },
 }
 
 

@@ -511,18 +511,43 @@ class Attribution:
     def to_dict(self) -> dict[str, Any]: ...
 
 @final
+class UnifiedMemory:
+    """What a GPU shares with its host's kernel, as each source tells it, side by side.
+
+    "integrated" (GB10, Jetson), of the whole machine: total = free + withheld + page cache + host
+    processes + own + tree + foreign + unattributed. "coherent" (GH200), of the device's NUMA node:
+    page cache and host processes are part of unattributed.
+    """
+
+    kind: Literal["integrated", "coherent"]
+    numa_node: int | None  # of the device's memory, when coherent
+    host_total_bytes: int | None  # MemTotal
+    host_free_bytes: int | None  # MemFree: what is physically free
+    host_available_bytes: int | None  # MemAvailable
+    cuda_free_bytes: int | None  # cuMemGetInfo; when integrated always asked for
+    cuda_total_bytes: int | None
+    free_source: Literal["cuda", "host_available", "host_free"] | None  # the least of the three
+    withheld_bytes: int | None  # physically free, but not free to a GPU
+    page_cache_bytes: int | None  # of files, without shared memory: charged to nobody
+    host_processes_bytes: int | None  # anonymous and shared memory of all processes
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> UnifiedMemory: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class DeviceMemory:
     """One consistent reading of a device.
 
     When every term is known: total = free + reserved + own + tree + foreign + unattributed, to
-    the byte.
+    the byte. On an integrated GPU nothing is reserved, and the terms of ``unified`` are added.
     """
 
     uuid: str
     index: int | None  # NVML's
     cuda_ordinal: int | None  # this process's, when its driver is initialised
     name: str
-    source: Literal["nvml_v2", "nvml_v1", "cuda"]  # of total, free and device_used
+    source: Literal["nvml_v2", "nvml_v1", "cuda", "unified"]  # of total, free and device_used
     taken_ns: int
     span_ns: int
     total_bytes: int
@@ -540,6 +565,8 @@ class DeviceMemory:
     consistent: bool  # both collects agreed: all values held at one instant
     attempts_count: int
     own_read_bounds_bytes: tuple[int, int] | None  # smallest and largest own seen, when torn
+    unified: UnifiedMemory | None  # None: the device's memory is its own
+    virtualized: str | None  # a quota hook's file name: total, free and CUDA's are its numbers
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceMemory: ...
@@ -624,6 +651,13 @@ def _same_device(
     mig_enabled: bool | None = None,
 ) -> bool: ...
 def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
+def _parse_integrated(
+    meminfo: str, *, cuda_free_bytes: int | None = None, cuda_total_bytes: int | None = None
+) -> tuple[UnifiedMemory, int | None, int | None]:
+    """Returns the reading, its free_bytes and its device_used_bytes."""
+
+def _read_coherent(numa_node: int, root: str = "") -> UnifiedMemory: ...
+def _is_integrated_capability(major: int, minor: int) -> bool: ...
 
 # ---------------------------------------------------------------- snapshot
 

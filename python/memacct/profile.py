@@ -232,9 +232,15 @@ class ProfilePass:
                 margin_bytes=self._margin_bytes,
                 free_bytes=now.free_bytes,
                 grown_bytes=follower.grown_bytes(now, follower.follow(now)),
+                shares_host=_shares_host(now),
             )
 
         return decide_budget(terms, on_shortfall=self._on_shortfall, wait_s=self._wait_s)
+
+
+def _shares_host(reading: Reading) -> bool:
+    unified = None if reading.device is None else reading.device.unified
+    return unified is not None and unified.kind == "integrated"
 
 
 def _grown(first: Reading, end: Mark) -> int | None:

@@ -10,11 +10,18 @@
 #include <variant>
 #include <vector>
 
+#include "memacct/boxed.hpp"
 #include "memacct/identity.hpp"
+#include "memacct/unified.hpp"
 
 namespace memacct {
 
-enum class MemorySource { kNvmlV2, kNvmlV1, kCuda };
+enum class MemorySource {
+  kNvmlV2,
+  kNvmlV1,
+  kCuda,
+  kUnified,  // the host's kernel, and CUDA where a context is live; see UnifiedMemory
+};
 
 /// The lists in which a process stands: bits of nvml::ListKind.
 struct ListKinds {
@@ -33,6 +40,7 @@ struct ProcessUsage {
 
 /// One reading. Where every term is known, to the byte:
 ///   total = free + reserved + own + tree + foreign + unattributed
+/// On an integrated GPU there is no reserve, and the terms of `unified` are added.
 /// When `consistent`, all values held at one instant: see "What one snapshot guarantees" in
 /// DESIGN.md.
 struct DeviceMemory {
@@ -58,6 +66,8 @@ struct DeviceMemory {
   bool consistent = false;
   int attempts_count = 0;
   std::optional<std::pair<std::uint64_t, std::uint64_t>> own_read_bounds_bytes;
+  Boxed<UnifiedMemory> unified;            // nullopt: the device's memory is its own
+  std::optional<std::string> virtualized;  // a quota hook: total, free and CUDA's are its numbers
   bool operator==(DeviceMemory const&) const = default;
 };
 

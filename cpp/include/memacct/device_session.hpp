@@ -62,10 +62,11 @@ class DeviceSession {
     return waiting_count_.load(std::memory_order_relaxed);
   }
 
-  /// Runs `operation`, which must resolve its devices itself, again after NVML was
+  /// Runs `operation`, which must resolve its devices itself: again after NVML was
   /// initialised anew (once) or was found to be of no use.
   template <typename Operation>
   auto run(Operation const& operation) {
+    nvml.refresh();
     for (int attempt = 0;; ++attempt) {
       try {
         return operation();

@@ -54,4 +54,10 @@ char const* resolve(Library const& library, Function*& function, Names... names)
 /// entry unless a library was loaded since the last call. Takes no lock of ours.
 [[nodiscard]] bool driver_loaded_in_process() noexcept;
 
+/// The file name of a library in this process that puts a quota in the place of a device's
+/// memory, for cuMemGetInfo as for NVML (HAMi's libvgpu.so and others of its kind).
+/// Cost: as driver_loaded_in_process(); a walk over the loaded libraries when one was added.
+/// Safe from several threads; the result is never freed.
+[[nodiscard]] char const* quota_hook_in_process() noexcept;
+
 }  // namespace memacct

@@ -32,6 +32,8 @@ namespace memacct::nvml {
   X(device_pci, int(Device, PciInfo*), "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo_v2",       \
     "nvmlDeviceGetPciInfo")                                                                        \
   X(mig_mode, int(Device, unsigned*, unsigned*), "nvmlDeviceGetMigMode")                           \
+  X(compute_capability, int(Device, int*, int*), "nvmlDeviceGetCudaComputeCapability")             \
+  X(numa_node, int(Device, unsigned*), "nvmlDeviceGetNumaNodeId")                                  \
   X(memory_v2, int(Device, MemoryV2*), "nvmlDeviceGetMemoryInfo_v2")                               \
   X(memory_v1, int(Device, MemoryV1*), "nvmlDeviceGetMemoryInfo")                                  \
   X(compute_processes, int(Device, unsigned*, void*), "nvmlDeviceGetComputeRunningProcesses_v2",   \

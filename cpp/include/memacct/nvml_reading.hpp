@@ -18,6 +18,11 @@ struct MemoryReading {
   bool operator==(MemoryReading const&) const = default;
 };
 
+/// Whether a GPU of that compute capability is part of a chip that shares its host's memory:
+/// the SoCs' capabilities are no discrete card's. Pure. For processes without the CUDA driver,
+/// which tells it (attribute 18).
+[[nodiscard]] bool is_integrated_capability(int major, int minor) noexcept;
+
 /// v2's fields by what they add up to. nvml.h (API 13) says total = reserved + used + free;
 /// older documentation says that used includes the reserve, so the sum decides. If neither
 /// holds, what is in use is unknown. Pure. @returns nullopt if there is no total in it.

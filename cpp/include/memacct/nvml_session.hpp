@@ -1,6 +1,7 @@
 // NVML in this process: initialised once, its devices, their memory.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,8 @@ struct SessionDevice {
   std::string name;
   std::optional<std::string> pci_bus_id;
   std::optional<bool> mig_enabled;
+  std::optional<bool> integrated;  // by its compute capability; the CUDA driver knows better
+  std::optional<int> numa_node;    // its memory is the kernel's, as that node
   std::optional<std::uint64_t> total_bytes;  // of the last reading
   std::optional<CallError> lost;             // the call that ended its use
 };
@@ -55,8 +58,16 @@ class Session {
   [[nodiscard]] std::optional<MemoryReading> read_memory(SessionDevice& device, Failure& failure);
   [[nodiscard]] ProcessList read_processes(SessionDevice const& device);
 
-  /// Initialises again after somebody's shutdown. Handles are looked up anew.
+  /// Initialises again after somebody's shutdown. Handles are looked up anew; a lost device
+  /// stays lost.
   void reinitialise();
+  /// Where the devices were taken from this process (a container's control group, after a
+  /// reload of systemd) and may be back: shuts down and initialises again, at once and then
+  /// after pauses that grow from the first of these to the second. Handles that were given out
+  /// end.
+  void refresh();
+  static constexpr std::uint64_t kFirstPauseNs = 1'000'000'000;
+  static constexpr std::uint64_t kLongestPauseNs = 64'000'000'000;
   void disable(std::string reason);
   /// Shuts NVML down if it was initialised here; the next use starts afresh.
   void close();
@@ -74,6 +85,8 @@ class Session {
   void initialise();
   [[nodiscard]] SessionDevice* add(Device handle, std::optional<int> index);
   void describe(SessionDevice& device);
+  void note_loss_of_access(int code) noexcept;
+  void describe_memory(SessionDevice& device) const;
   [[nodiscard]] bool worked(char const* name, int code);
 
   Phase phase_ = Phase::kUnused;
@@ -85,6 +98,10 @@ class Session {
   std::vector<std::unique_ptr<SessionDevice>> devices_;
   bool all_listed_ = false;
   bool memory_v2_absent_ = false;
+  std::map<std::string, CallError> lost_;  // by UUID, over initialisations
+  bool taken_away_ = false;
+  std::uint64_t next_retry_ns_ = 0;
+  std::uint64_t pause_ns_ = kFirstPauseNs;
   std::vector<std::string> notes_;
 };
 

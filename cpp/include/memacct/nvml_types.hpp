@@ -23,6 +23,7 @@ enum Code : int {
   kGpuIsLost = 15,
   kResetRequired = 16,
   kOperatingSystem = 17,
+  kUnknownError = 999,
   kLibraryVersionMismatch = 18,
   kMemory = 20,
   kNoData = 21,

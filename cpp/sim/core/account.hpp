@@ -55,6 +55,7 @@ struct MachineConfig {
   int32_t units_count = 1;  // devices and instances
   UnitConfig units[kMaxUnits];
   uint64_t unattributed_bytes = 0;  // held by nobody who is listed; can change later
+  int32_t first_numa_node = -1;     // of device 0's memory, if the host's kernel manages it
   bool operator==(MachineConfig const&) const = default;
 };
 

@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kIntegrated = 18;
 constexpr int kPciBus = 33;
+constexpr int kCapabilityMajor = 75;
+constexpr int kCapabilityMinor = 76;
 
 struct Attribute {
   int number;
@@ -129,13 +131,25 @@ int device_pci_bus(int physical) { return 0x10 + whole_device(physical); }
 int driver_version() { return 13000; }
 
 bool device_integrated() {
-  static bool const integrated = option_bytes("MEMACCT_SIM_INTEGRATED", 0) != 0;
+  static bool const integrated = !option_text("MEMACCT_SIM_INTEGRATED", "").empty();
   return integrated;
+}
+
+bool wrong_totals() {
+  static bool const wrong = option_text("MEMACCT_SIM_INTEGRATED", "") == "wrong-totals";
+  return wrong;
+}
+
+int numa_node(int physical) {
+  int const first = machine_config().first_numa_node;
+  return first < 0 ? -1 : first + whole_device(physical);
 }
 
 int device_attribute(int attribute, int physical) {
   if (attribute == kPciBus) return device_pci_bus(physical);
   if (attribute == kIntegrated) return device_integrated() ? 1 : 0;
+  if (device_integrated() && attribute == kCapabilityMajor) return 12;  // GB10's is 12.1
+  if (device_integrated() && attribute == kCapabilityMinor) return 1;
   for (auto const& known : kAttributes)
     if (known.number == attribute) return known.value;
   return 0;

@@ -28,5 +28,9 @@ MEMACCT_SIM_API void device_uuid_text(int physical, char* out, size_t size);
 [[nodiscard]] MEMACCT_SIM_API int device_attribute(int attribute, int physical);
 [[nodiscard]] MEMACCT_SIM_API int driver_version();
 [[nodiscard]] MEMACCT_SIM_API bool device_integrated();
+/// NVML tells totals of an integrated device after all, and none of them is true.
+[[nodiscard]] MEMACCT_SIM_API bool wrong_totals();
+/// Of a coherent device's memory; -1 if it is not the kernel's.
+[[nodiscard]] MEMACCT_SIM_API int numa_node(int physical);
 
 }  // namespace memacct::sim

@@ -86,6 +86,8 @@ MachineConfig machine_config_from_environment() {
                        .speed = static_cast<int32_t>(speeds[i])};
   config.units_count = config.devices;
   config.unattributed_bytes = option_bytes("MEMACCT_SIM_UNATTRIBUTED_BYTES", 0);
+  if (!option_text("MEMACCT_SIM_NUMA_NODE", "").empty())
+    config.first_numa_node = static_cast<int32_t>(option_bytes("MEMACCT_SIM_NUMA_NODE", 0));
   uint64_t const mig_reserved = option_bytes("MEMACCT_SIM_MIG_RESERVED_BYTES", 0);
   for (std::string const& rule : split(option_text("MEMACCT_SIM_MIG", ""), ';'))
     divide(config, rule, mig_reserved);

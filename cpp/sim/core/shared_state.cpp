@@ -151,7 +151,12 @@ int SharedAccount::visible_pid(ProcessSlot const& slot) const {
 void SharedAccount::reap() {
   for (size_t i = 0; i < kMaxProcesses; ++i) {
     ProcessSlot& slot = state_->slots[i];
-    if (slot.pid != 0 && !is_own(slot) && lock_holder(i) == 0) slot = ProcessSlot{};
+    if (slot.pid == 0 || is_own(slot) || lock_holder(i) != 0) continue;
+    // What a host's kernel manages as a node stays taken after the process has ended.
+    if (state_->config.first_numa_node >= 0)
+      for (int unit = 0; unit < state_->config.units_count; ++unit)
+        state_->unattributed_bytes[unit] += slot.bytes[unit] + slot.unlisted_bytes[unit];
+    slot = ProcessSlot{};
   }
 }
 

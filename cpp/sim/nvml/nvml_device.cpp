@@ -156,6 +156,7 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetCpuAffinity(Device device, unsigned words
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetNumaNodeId(Device device, unsigned* node) {
   NVML_ENTRY_DEVICE(device);
-  *node = 0;
+  if (numa_node(index) < 0) return kNotSupported;
+  *node = static_cast<unsigned>(numa_node(index));
   return kSuccess;
 }

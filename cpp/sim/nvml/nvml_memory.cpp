@@ -6,11 +6,21 @@
 using namespace memacct::sim;
 using namespace memacct::sim::nvml;
 
+namespace {
+
+// As documented for devices that share the host's memory; some drivers answer nonsense instead.
+Result of_integrated(Memory* memory) {
+  if (!wrong_totals()) return kNotSupported;
+  *memory = {kGiB, kGiB, 0};
+  return kSuccess;
+}
+
+}  // namespace
+
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetMemoryInfo(Device device, Memory* memory) {
   NVML_ENTRY_DEVICE(device);
   if (memory == nullptr) return kInvalidArgument;
-  // As documented for devices that share the host's memory.
-  if (device_integrated()) return kNotSupported;
+  if (device_integrated()) return of_integrated(memory);
   add_count(Counter::NvmlMemoryQueries);
   DeviceUsage const usage = device_usage(index);
   *memory = {usage.total_bytes, usage.free_bytes, usage.total_bytes - usage.free_bytes};
@@ -21,7 +31,12 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2* me
   NVML_ENTRY_DEVICE(device);
   if (memory == nullptr) return kInvalidArgument;
   if (memory->version != kMemoryV2Tag) return kArgumentVersionMismatch;
-  if (device_integrated()) return kNotSupported;
+  if (device_integrated()) {
+    Memory told{};
+    Result const result = of_integrated(&told);
+    *memory = {kMemoryV2Tag, told.total, 0, told.free, told.used};
+    return result;
+  }
   add_count(Counter::NvmlMemoryQueries);
   DeviceUsage const usage = device_usage(index);
   *memory = {kMemoryV2Tag, usage.total_bytes, usage.reserved_bytes, usage.free_bytes,

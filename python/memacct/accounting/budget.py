@@ -32,6 +32,7 @@ class BudgetTerms:
         free_bytes: what is really free now.
         grown_bytes: how much less is free than would be had the neighbours stood still;
             negative when they released.
+        shares_host: the device's memory is the machine's (an integrated GPU).
     """
 
     wanted_bytes: int
@@ -39,6 +40,7 @@ class BudgetTerms:
     margin_bytes: int
     free_bytes: int
     grown_bytes: int
+    shares_host: bool = False
 
     @property
     def fits_bytes(self) -> int:
@@ -53,7 +55,13 @@ class BudgetTerms:
         and its own business: the cap must not change what a start alone gives. So it never
         takes more than the neighbours took: an engine whose wish left less than the margin
         keeps what it would have had alone.
+
+        On an integrated GPU the cap always binds. What the host holds is nobody's on the
+        device, so a budget of the device's total does not leave it out; and to take too much
+        there ends in no error of the allocator but in a machine that stands still.
         """
+        if self.shares_host:
+            return max(0, self.wanted_bytes - self.fits_bytes)
         if self.grown_bytes <= 0:
             return 0
         return min(self.grown_bytes, max(0, self.wanted_bytes - self.fits_bytes))
@@ -150,8 +158,11 @@ def _fits_story(terms: BudgetTerms) -> str:
 
 
 def _shortfall_story(terms: BudgetTerms) -> str:
+    cause = f"others on the device hold {format_bytes(terms.grown_bytes)} more than at start"
+    if terms.shares_host:
+        cause = "this GPU's memory is the machine's, of which others hold a part"
     return (
-        f"others on the device hold {format_bytes(terms.grown_bytes)} more than at start, so "
+        f"{cause}, so "
         f"{format_bytes(terms.shortfall_bytes)} of the wanted budget of "
         f"{format_bytes(terms.wanted_bytes)} no longer fit (free {format_bytes(terms.free_bytes)}, "
         f"less {format_bytes(terms.still_to_come_bytes)} still to come, less a margin of "

@@ -1,6 +1,7 @@
 """The device equation as rows: every byte of a device, each with its source.
 
-total = free + reserved + own + tree + foreign + unattributed
+total = free + reserved + own + tree + foreign + unattributed; on an integrated GPU, whose
+memory is the machine's, with page cache, host processes and withheld in the place of reserved.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def device_equation(
         "tree": "driver's list, this process's family",
         "foreign": "driver's list, others",
         "unattributed": "in use, in nobody's number",
-        "reserved": f"{device.source}, kept by the driver",
-        "free": device.source,
+        **_kept_sources(device),
+        "free": _free_source(device),
     }
     return tuple(
         EquationRow(
@@ -104,8 +105,32 @@ def _own_source(device: DeviceMemory) -> str:
     return f"driver's list, by {device.attribution.source}"
 
 
+def _shares_host(device: DeviceMemory) -> bool:
+    return device.unified is not None and device.unified.kind == "integrated"
+
+
+def _kept_sources(device: DeviceMemory) -> dict[str, str]:
+    """The terms that are neither free nor a GPU process's."""
+    if not _shares_host(device):
+        return {"reserved": f"{device.source}, kept by the driver"}
+    return {
+        "host processes": "meminfo, anonymous and shared memory of all processes",
+        "page cache": "meminfo, files' pages: nobody's",
+        "withheld": "meminfo, free but not to a GPU",
+    }
+
+
+def _free_source(device: DeviceMemory) -> str:
+    if device.unified is None or device.unified.free_source is None:
+        return device.source
+    sources = {"cuda": "cuMemGetInfo", "host_available": "MemAvailable", "host_free": "MemFree"}
+    return f"{sources[device.unified.free_source]}, the least of all sources"
+
+
 def _term(device: DeviceMemory, name: str) -> int | None:
-    value: int | None = getattr(device, f"{name}_bytes")
+    field = name.replace(" ", "_") + "_bytes"
+    holder = device if hasattr(device, field) else device.unified
+    value: int | None = getattr(holder, field)
     return value
 
 

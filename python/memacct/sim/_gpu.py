@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +70,10 @@ class SimulatedGpu:
         mig_reserved_bytes: what the driver keeps of each instance.
         mig_monitor: programs may see who is on a divided device, as administrators do.
         speeds: one number for each device: CUDA counts the fastest first.
-        integrated: the devices share the host's memory; NVML tells no totals then.
+        integrated: the devices share the host's memory; NVML tells no totals then, or with
+            "wrong-totals" untrue ones.
+        numa_node: the host's kernel manages the devices' memory, as this node and those that
+            follow; what a process held stays taken after its end.
         name: the devices' name; one for all or one each.
         costs: what libraries take.
         faults: what the driver does wrong, for every program that is started here and says
@@ -97,7 +101,8 @@ class SimulatedGpu:
         mig_reserved_bytes: Size = 0,
         mig_monitor: bool = False,
         speeds: Sequence[int] = (),
-        integrated: bool = False,
+        integrated: bool | Literal["wrong-totals"] = False,
+        numa_node: int | None = None,
         name: str | Sequence[str] = "NVIDIA H100 80GB HBM3",
         costs: Costs | None = None,
         faults: Faults | str | None = None,
@@ -121,7 +126,8 @@ class SimulatedGpu:
             "MEMACCT_SIM_CONTEXT_BYTES": str(parse_bytes(context_bytes)),
             "MEMACCT_SIM_RESERVED_BYTES": str(parse_bytes(reserved_bytes)),
             "MEMACCT_SIM_UNATTRIBUTED_BYTES": str(parse_bytes(unattributed_bytes)),
-            "MEMACCT_SIM_INTEGRATED": str(int(integrated)),
+            "MEMACCT_SIM_INTEGRATED": "yes" if integrated is True else integrated or "",
+            "MEMACCT_SIM_NUMA_NODE": "" if numa_node is None else str(numa_node),
             "MEMACCT_SIM_NAME": name if isinstance(name, str) else "|".join(name),
             "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
             "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
@@ -135,11 +141,11 @@ class SimulatedGpu:
         self.tenants: tuple[Tenant, ...] = ()
 
     @classmethod
-    def scenario(cls, name: str, **settings: Any) -> SimulatedGpu:
+    def scenario(cls, scenario: str | Scenario, /, **settings: Any) -> SimulatedGpu:
         """Returns the machine of a named scenario, with its faults and its neighbours.
 
         Args:
-            name: one of ``memacct.sim.scenarios.SCENARIOS``.
+            scenario: one of ``memacct.sim.scenarios.SCENARIOS``, by its name or itself.
             settings: what is to differ from the scenario's own.
 
         Raises:
@@ -147,7 +153,7 @@ class SimulatedGpu:
         """
         from memacct.sim.scenarios import find
 
-        found = find(name)
+        found = find(scenario) if isinstance(scenario, str) else scenario
         gpu = cls(**{**found.settings, "faults": found.faults, **settings})
         gpu._scenario = found
         return gpu
@@ -155,7 +161,9 @@ class SimulatedGpu:
     @property
     def prefix(self) -> tuple[str, ...]:
         """The command that the scenario's programs are run by; mostly empty."""
-        return self._scenario.prefix
+        if not self._scenario.files or self._links is None:
+            return self._scenario.prefix
+        return (*_laid_over(self._links / "files", self._scenario.files), *self._scenario.prefix)
 
     @classmethod
     def join(cls, machine: str) -> SimulatedGpu:
@@ -347,6 +355,18 @@ def _bytes_text(sizes: Size | Sequence[Size]) -> str:
 def _mig_text(mig: Mapping[int, Sequence[Size]] | Sequence[Size]) -> str:
     by_device = mig if isinstance(mig, Mapping) else {0: mig} if mig else {}
     return ";".join(f"{device}={_bytes_text(sizes)}" for device, sizes in by_device.items())
+
+
+def _laid_over(where: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    """A command that runs another one with these texts in the place of the kernel's files."""
+    where.mkdir(exist_ok=True)
+    mounts = []
+    for number, (path, text) in enumerate(files.items()):
+        (where / str(number)).write_text(text)
+        mounts.append(shlex.join(["mount", "--bind", str(where / str(number)), path]))
+    # Whoever is not root becomes root of a user namespace of its own first.
+    unshare = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-rm")
+    return (*unshare, "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh")
 
 
 def _shared_memory(machine: str) -> Path:

@@ -44,6 +44,8 @@ class Scenario:
         env: more of the programs' environment.
         preload: libraries of memacct's own that the programs are started with, by file name.
         prefix: a command that runs the programs, such as one that makes a PID namespace.
+        files: texts that the programs see in the place of the kernel's files, by path; laid
+            over them in a mount namespace, which takes root or a user namespace.
     """
 
     name: str
@@ -54,3 +56,4 @@ class Scenario:
     env: Mapping[str, str] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memacct._errors import ConfigError
-from memacct.sim import _scenarios_drivers, _scenarios_pids
+from memacct.sim import (
+    _scenarios_drivers,
+    _scenarios_moving,
+    _scenarios_pids,
+    _scenarios_quota,
+    _scenarios_unified,
+)
 from memacct.sim._scenario import Scenario, ScenarioTenant
 
 if TYPE_CHECKING:
@@ -22,7 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "Scenario", "ScenarioTenant", "find", "open"]
 
-_FAMILIES: tuple[tuple[Scenario, ...], ...] = (_scenarios_drivers.ALL, _scenarios_pids.ALL)
+_FAMILIES: tuple[tuple[Scenario, ...], ...] = (
+    _scenarios_drivers.ALL,
+    _scenarios_moving.ALL,
+    _scenarios_pids.ALL,
+    _scenarios_quota.ALL,
+    _scenarios_unified.ALL,
+)
 
 
 def _by_name() -> dict[str, Scenario]:

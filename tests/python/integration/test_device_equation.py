@@ -146,19 +146,6 @@ def test_without_version_2_the_reserve_is_unknown(gpu: SimulatedGpu) -> None:
         assert reading["foreign_bytes"] == GIB + CONTEXT_BYTES
 
 
-def test_an_integrated_device_is_read_by_cuda() -> None:
-    with (
-        SimulatedGpu(total_bytes="16GiB", integrated=True) as gpu,
-        DeviceProcess(gpu) as process,
-    ):
-        process.run("context()")
-        reading = process.read()
-        assert reading["source"] == "cuda"
-        assert reading["total_bytes"] == reading["cuda_total_bytes"] == 16 * GIB
-        assert reading["free_bytes"] == 16 * GIB - CONTEXT_BYTES
-        assert reading["own_bytes"] == CONTEXT_BYTES
-
-
 def test_cudas_total_is_kept_apart() -> None:
     with (
         SimulatedGpu(total_bytes="16GiB", cuda_total_bytes="15GiB") as gpu,

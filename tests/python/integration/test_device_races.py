@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -258,6 +259,55 @@ else:
         after = process.read()
         assert after["source"] == before["source"] == "nvml_v2"
         assert after["own_bytes"] == CONTEXT_BYTES
+
+
+@pytest.mark.parametrize("code", [17, 999])
+def test_nvml_is_initialised_again_when_access_comes_back(gpu: SimulatedGpu, code: int) -> None:
+    """nvidia-docker#1671: the control group takes the devices away, and gives them back."""
+    functions = ("nvmlInitWithFlags", "nvmlInit_v2")
+    faults = "; ".join(f"{name}: error={code} for=1" for name in functions)
+    with DeviceProcess(gpu, faults=faults) as process:
+        process.run("context()")
+        before = process.read()
+        assert (before["source"], before["own_bytes"]) == ("cuda", None)
+        after = process.read()
+        assert (after["source"], after["own_bytes"]) == ("nvml_v2", CONTEXT_BYTES)
+
+
+def test_access_that_stays_away_is_not_asked_for_in_a_loop(
+    gpu: SimulatedGpu, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    faults = "nvmlDeviceGetMemoryInfo*: error=999; nvmlInitWithFlags: error=3"
+    with DeviceProcess(gpu, faults=faults, env={"MEMACCT_SIM_LOG": str(log)}) as process:
+        process.run(
+            """
+begin_ns = _core.monotonic_ns()
+answers = [attempt(_core.read_device, 0) for _ in range(100)]
+assert all("999" in answer["text"] for answer in answers), answers
+"""
+        )
+        seconds = process.run("result = (_core.monotonic_ns() - begin_ns) / 1e9")
+    initialised_count = log.read_text().count("nvmlInitWithFlags returns 3")
+    # At first, at once after the first failure, and after each second that has passed.
+    assert 2 <= initialised_count <= 2 + int(seconds) + 1
+
+
+def test_a_lost_device_stays_lost_over_an_initialisation() -> None:
+    with SimulatedGpu(count=2) as gpu:
+        rules = "nvmlDeviceGetMemoryInfo_v2: error=15 for=1"
+        with DeviceProcess(gpu, faults=rules) as process:
+            assert process.run("result = attempt(_core.read_device, 0)")["raised"] == "DriverError"
+            process.run(
+                """
+nvml = ctypes.CDLL("libnvidia-ml.so.1")
+count = ctypes.c_uint()
+while nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0: nvml.nvmlShutdown()
+"""
+            )
+            assert process.read(1)["index"] == 1  # initialises again
+            error = process.run("result = attempt(_core.read_device, 0)")
+            assert (error["raised"], "15" in error["text"]) == ("DriverError", True)
 
 
 def test_closed_devices_open_again(gpu: SimulatedGpu) -> None:

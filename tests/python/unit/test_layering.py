@@ -37,7 +37,8 @@ CPP = [
     {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions", "recording"},
-    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
+    | {"unified"},
     {"told_bytes"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
