@@ -50,7 +50,8 @@ void bind_structs(py::module_& m) {
       Field{"consistent", &DeviceMemory::consistent},
       Field{"attempts_count", &DeviceMemory::attempts_count},
       Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes},
-      Field{"unified", &DeviceMemory::unified}, Field{"virtualized", &DeviceMemory::virtualized});
+      Field{"unified", &DeviceMemory::unified}, Field{"virtualized", &DeviceMemory::virtualized},
+      Field{"foreign_read_bounds_bytes", &DeviceMemory::foreign_read_bounds_bytes});
   bind_struct(m, "DeviceInfo", Field{"uuid", &DeviceInfo::uuid}, Field{"index", &DeviceInfo::index},
               Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id});
 }

@@ -120,6 +120,15 @@ bool same_device(py::bytes const& cuda_uuid, std::optional<std::string> cuda_pci
   return is_device(device, other);
 }
 
+/// As a native caller reads them, into the same room each time; returns how many there are.
+std::size_t read_repeatedly(py::handle which, unsigned rounds) {
+  auto const selection = parse_selection(which);
+  py::gil_scoped_release const release;
+  std::vector<DeviceMemory> readings;
+  for (unsigned round = 0; round < rounds; ++round) read_devices_into(selection, {}, readings);
+  return readings.size();
+}
+
 std::optional<std::tuple<std::string, std::uint32_t, std::uint64_t>> stat_of(
     std::string const& text) {
   auto const stat = parse_stat(text);
@@ -156,6 +165,7 @@ void bind_device_rules(py::module_& m) {
   m.def("_mig_name", &mig_name, py::arg("value"), py::arg("ordinal"));
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
         py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
+  m.def("_read_repeatedly", &read_repeatedly, py::arg("which"), py::arg("rounds"));
   m.def("_parse_stat", &stat_of, py::arg("text"));
   m.def("_parse_integrated", &integrated_of, py::arg("meminfo"), py::kw_only(),
         py::arg("cuda_free_bytes") = py::none(), py::arg("cuda_total_bytes") = py::none());

@@ -164,19 +164,24 @@ bool Driver::answers_uninitialised() {
   return by_count && by_context;
 }
 
-std::vector<Device> Driver::devices() {
-  if (state() != DriverState::kInitialised) return {};
-  if (!devices_.empty()) return devices_;
+std::vector<Device> const& Driver::devices() {
+  static std::vector<Device> const none;
+  if (state() != DriverState::kInitialised) return none;
+  if (complete_) return devices_;
+  devices_.clear();
   int count = 0;
-  if (api_.device_count == nullptr || api_.device_count(&count) != kSuccess) return {};
-  std::vector<Device> found;
-  for (int ordinal = 0; ordinal < count; ++ordinal) found.push_back(read_device(api_, ordinal));
-  if (std::all_of(found.begin(), found.end(), fully_known)) devices_ = found;
-  return found;
+  if (api_.device_count == nullptr || api_.device_count(&count) != kSuccess) return none;
+  for (int ordinal = 0; ordinal < count; ++ordinal) devices_.push_back(read_device(api_, ordinal));
+  complete_ = !devices_.empty() && std::all_of(devices_.begin(), devices_.end(), fully_known);
+  return devices_;
 }
 
 std::optional<bool> Driver::context_live(Device const& device) {
   if (state() != DriverState::kInitialised) return false;
+  return has_context(device);
+}
+
+std::optional<bool> Driver::has_context(Device const& device) const {
   auto const primary = primary_active(api_, device);
   if (primary == true) return true;
   auto const current = current_here(api_, device);

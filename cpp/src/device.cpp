@@ -28,11 +28,11 @@ DriverError lost(DeviceSession const& session, nvml::CallError const& error) {
 }
 
 // A device that is lost stays lost: asking it again can hang.
-DeviceMemory read_one(DeviceSession& session, DeviceTarget const& target,
-                      ReadRequest const& request) {
+void read_one(DeviceSession& session, DeviceTarget const& target, ReadRequest const& request,
+              DeviceMemory& device) {
   if (target.nvml != nullptr && target.nvml->lost) throw lost(session, *target.nvml->lost);
   try {
-    return read_target(session, target, request);
+    read_target(session, target, request, device);
   } catch (nvml::CallError const& error) {
     if (nvml::severity_of(error.code) != nvml::Severity::kDeviceLost) throw;
     target.nvml->lost = error;
@@ -49,31 +49,44 @@ ReadRequest request_for(DeviceTarget const& target, DeviceOptions const& options
   return request;
 }
 
+/// The reading after the first `count`, which are there already.
+DeviceMemory& room_for(std::size_t count, std::vector<DeviceMemory>& readings) {
+  if (readings.size() <= count) readings.resize(count + 1);
+  return readings[count];
+}
+
 // A set is read as far as it can be: one dead device must not hide seven.
-std::vector<DeviceMemory> read_set(DeviceSession& session, DeviceSet set,
-                                   DeviceOptions const& options) {
-  std::vector<DeviceMemory> readings;
+void read_set(DeviceSession& session, DeviceSet set, DeviceOptions const& options,
+              std::vector<DeviceMemory>& readings) {
+  std::size_t count = 0;
   std::exception_ptr first_error;
-  for (auto const& target : session.resolve(set)) {
+  for (auto const* const target : session.targets(set)) {
     try {
-      readings.push_back(read_one(session, target, request_for(target, options)));
+      read_one(session, *target, request_for(*target, options), room_for(count, readings));
+      ++count;
     } catch (Error const& error) {
-      session.nvml.note("device " + target.uuid + " was left out: " + error.what());
+      session.nvml.note("device " + target->uuid + " was left out: " + error.what());
       if (!first_error) first_error = std::current_exception();
     }
   }
-  if (readings.empty() && first_error) std::rethrow_exception(first_error);
-  return readings;
+  if (count == 0 && first_error) std::rethrow_exception(first_error);
+  readings.resize(count);
 }
 
-std::vector<DeviceMemory> read_keys(DeviceSession& session, std::vector<DeviceKey> const& keys,
-                                    DeviceOptions const& options) {
-  std::vector<DeviceMemory> readings;
-  for (auto const& key : keys) {
-    auto const target = session.resolve(key);
-    readings.push_back(read_one(session, target, request_for(target, options)));
+void read_keys(DeviceSession& session, std::vector<DeviceKey> const& keys,
+               DeviceOptions const& options, std::vector<DeviceMemory>& readings) {
+  readings.resize(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    auto const& target = session.target(keys[i]);
+    read_one(session, target, request_for(target, options), readings[i]);
   }
-  return readings;
+}
+
+DeviceMemory read_one(DeviceSession& session, DeviceTarget const& target,
+                      ReadRequest const& request) {
+  DeviceMemory device;
+  read_one(session, target, request, device);
+  return device;
 }
 
 /// Nothing that an allocation could add: our own number where numbers have one meaning, with
@@ -129,9 +142,11 @@ void read_devices_into(DeviceSelection const& which, DeviceOptions const& option
   auto& session = DeviceSession::current();
   SessionLock const lock(session);
   session.run([&] {
-    readings = set != nullptr
-                   ? read_set(session, *set, options)
-                   : read_keys(session, std::get<std::vector<DeviceKey>>(which), options);
+    if (set != nullptr) {
+      read_set(session, *set, options, readings);
+    } else {
+      read_keys(session, std::get<std::vector<DeviceKey>>(which), options, readings);
+    }
   });
 }
 
@@ -140,7 +155,7 @@ DeviceMemory read_device(DeviceKey const& key,
   auto& session = DeviceSession::current();
   SessionLock const lock(session);
   return session.run([&] {
-    return read_one(session, session.resolve(key),
+    return read_one(session, session.target(key),
                     {.allocator_reserved_bytes = allocator_reserved_bytes, .with_cuda = with_cuda});
   });
 }
@@ -196,7 +211,7 @@ DriverDiagnosis driver_diagnosis() {
     diagnosis.nvml_driver_version = version;
   }
   diagnosis.nvml_symbols = api.symbols;
-  diagnosis.record_bytes = session.nvml.lists().strides();
+  diagnosis.record_bytes = session.nvml.lists().strides(api);
   diagnosis.cuda_state = presence(session.driver.state());
   diagnosis.cuda_library = session.driver.library().path();
   diagnosis.cuda_symbols = session.driver.api().symbols;

@@ -94,6 +94,8 @@ DeviceSession& DeviceSession::current() {
   if (!fork_handled.exchange(true)) {
     // The child keeps nothing of it: its session is a new one.
     ::pthread_atfork(&SessionLock::before_fork, &SessionLock::after_fork_in_parent, [] {
+      auto* const parents = current_session.load(std::memory_order_acquire);
+      if (parents != nullptr) parents->tree.close_in_child();
       held_for_fork = nullptr;
       in_session = false;
     });
@@ -150,7 +152,7 @@ DeviceTarget DeviceSession::from_nvml(nvml::SessionDevice& device) {
 }
 
 bool DeviceSession::hidden_from_driver(DeviceTarget const& target) {
-  auto const devices = driver.devices();
+  auto const& devices = driver.devices();
   return !target.cuda && !devices.empty() &&
          std::all_of(devices.begin(), devices.end(),
                      [](cuda::Device const& device) { return device.uuid.has_value(); });

@@ -125,7 +125,8 @@ OwnRecord by_number(ProcessList const& list, SelfFacts const& facts) {
   auto const outer = outer_matches(list, names);
   OwnRecord own;
   if (auto const* const record = list.find(names.pid)) {
-    own = by_pid(*record, one_numbering, doubt_about(*record, facts, outer), facts);
+    own = by_pid(*record, one_numbering,
+                 one_numbering ? std::string() : doubt_about(*record, facts, outer), facts);
     // Ours, or not ours where numbers mean one thing: no other number can be.
     if (own.located || (one_numbering && outer.empty())) return own;
   } else {
@@ -187,13 +188,14 @@ std::optional<bool> numbers_are_ours(ProcessList const& list, SelfFacts const& f
   return listed ? std::optional(true) : std::nullopt;
 }
 
-Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
-                      std::optional<std::uint64_t> high_bytes) {
-  Attribution result{
-      .source = own.source, .own_pid = own.pid, .own_bounds_bytes = {}, .reason = own.reason};
+void attribute(OwnRecord const& own, SelfFacts const& facts,
+               std::optional<std::uint64_t> high_bytes, Attribution& result) {
+  result.source = own.source;
+  result.own_pid = own.pid;
+  result.reason = own.reason;
   if (own.own_bytes) {
     result.own_bounds_bytes = {own.own_bytes, own.own_bytes};
-    return result;
+    return;
   }
   auto const& reserved = facts.allocator_reserved_bytes;
   result.own_bounds_bytes = {std::nullopt, high_bytes};
@@ -204,7 +206,6 @@ Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
   } else if (reserved) {
     result.reason += "; our allocator holds more than the device has in use";
   }
-  return result;
 }
 
 }  // namespace memacct

@@ -39,6 +39,7 @@ bool Session::worked(char const* name, int code) {
 }
 
 void Session::disable(std::string reason) {
+  ++changes_count_;
   phase_ = Phase::kDisabled;
   reason_ = std::move(reason);
 }
@@ -68,6 +69,7 @@ void Session::initialise() {
   note_loss_of_access(*init_code_);
   if (*init_code_ != kSuccess) return disable(api_.describe(tried, *init_code_));
   phase_ = Phase::kReady;
+  ++changes_count_;
   reason_.clear();
 }
 
@@ -94,6 +96,7 @@ void Session::reinitialise() {
   }
   devices_.clear();
   all_listed_ = false;
+  ++changes_count_;
   phase_ = Phase::kUnused;
   (void)available();
 }
@@ -105,6 +108,7 @@ void Session::close() {
   memory_v2_absent_ = false;
   lost_.clear();
   taken_away_ = false;
+  ++changes_count_;
   library_ = Library{};
   phase_ = Phase::kUnused;
   reason_.clear();
@@ -246,7 +250,8 @@ SessionDevice* Session::by_pci(std::string const& bus_id) {
 }
 
 std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure& failure) {
-  failure = {.reason = "this driver has no function for it", .error = std::nullopt};
+  failure.reason.clear();
+  failure.error.reset();
   std::optional<MemoryReading> reading;
   auto const judge = [&](char const* name, int code, auto const& memory) {
     if (code == kSuccess) {
@@ -274,12 +279,19 @@ std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure
   // A quota is no limit of what the lists may say.
   if (reading) pause_ns_ = kFirstPauseNs;
   if (reading && quota_hook_in_process() == nullptr) device.total_bytes = reading->total_bytes;
+  if (!reading && failure.reason.empty()) failure.reason = "this driver has no function for it";
   return reading;
 }
 
 ProcessList Session::read_processes(SessionDevice const& device) {
-  return lists_.read(api_, device.handle,
-                     {.total_bytes = device.total_bytes, .mig_enabled = device.mig_enabled});
+  ProcessList list;
+  read_processes(device, list);
+  return list;
+}
+
+void Session::read_processes(SessionDevice const& device, ProcessList& list) {
+  lists_.read(api_, device.handle,
+              {.total_bytes = device.total_bytes, .mig_enabled = device.mig_enabled}, list);
 }
 
 }  // namespace memacct::nvml

@@ -1,6 +1,7 @@
 #include "memacct/process_list.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace memacct::nvml {
@@ -9,6 +10,10 @@ namespace {
 constexpr std::size_t kFirstCapacity = 64;
 constexpr std::size_t kLargestCapacity = 1 << 16;  // the kernel module lists 950 at most
 constexpr int kGrowthAttempts = 6;
+// How far behind the records it is looked whether more was written. A driver that clears what it
+// was given does so here, too; a buffer that once held a thousand records is not searched to its
+// end.
+constexpr std::size_t kSearchedBytes = 2048;
 constexpr std::uint32_t kLargestPid = 4194304;  // PID_MAX_LIMIT
 constexpr std::array<std::size_t, 3> kStrides{24, 16, 32};
 
@@ -55,9 +60,18 @@ void add_reason(ProcessList& list, std::string const& reason) {
 
 }  // namespace
 
+// One comparison of the buffer with itself, shifted by a byte: memcmp runs at the memory's speed.
+bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
+  if (begin >= buffer.size()) return true;
+  auto const* const first = buffer.data() + begin;
+  return *first == kUnwritten && std::memcmp(first, first + 1, buffer.size() - begin - 1) == 0;
+}
+
 void merge_by_pid(std::vector<ProcessRecord>& records) {
-  std::sort(records.begin(), records.end(),
-            [](ProcessRecord const& a, ProcessRecord const& b) { return a.pid < b.pid; });
+  auto const by_pid = [](ProcessRecord const& a, ProcessRecord const& b) { return a.pid < b.pid; };
+  if (!std::is_sorted(records.begin(), records.end(), by_pid)) {
+    std::sort(records.begin(), records.end(), by_pid);
+  }
   std::size_t kept = 0;
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (kept == 0 || records[kept - 1].pid != records[i].pid) {
@@ -106,7 +120,8 @@ ProcessListReader::ProcessListReader()
 ProcessListReader::Answer ProcessListReader::call(Device device, Function* function) {
   Answer answer;
   for (int attempt = 0; attempt < kGrowthAttempts; ++attempt) {
-    std::fill(buffer_.begin(), buffer_.end(), kUnwritten);
+    std::fill_n(buffer_.begin(), std::min(dirty_bytes_, buffer_.size()), kUnwritten);
+    dirty_bytes_ = buffer_.size();  // until the answer has been looked at
     auto const capacity = buffer_.size() / kLargestRecordBytes - 2;
     auto count = static_cast<unsigned>(capacity);
     answer.code = function(device, &count, buffer_.data());
@@ -119,6 +134,7 @@ ProcessListReader::Answer ProcessListReader::call(Device device, Function* funct
     auto const wanted = std::max<std::size_t>(std::size_t{count} * 2 + 5, capacity * 2);
     if (wanted > kLargestCapacity) break;
     buffer_.resize((wanted + 2) * kLargestRecordBytes);
+    dirty_bytes_ = buffer_.size();
   }
   answer.code = kInsufficientSize;
   return answer;
@@ -155,26 +171,62 @@ void ProcessListReader::read_kind(Api const& api, Device device, char const* nam
     add_reason(list, api.describe(name, answer.code));
     return;
   }
-  if (answer.count == 0) return;  // says nothing about the record's size
-  auto const symbol = api.symbol_of(name);
-  auto const stride = probe_stride(buffer_, answer.count, limits);
-  if (!stride) {
-    add_reason(list, symbol + " wrote " + std::to_string(answer.count) +
+  if (answer.count == 0) {  // says nothing about the record's size
+    if (unwritten_from(std::span(buffer_).first(std::min(buffer_.size(), kSearchedBytes)), 0)) {
+      dirty_bytes_ = 0;
+    }
+    return;
+  }
+  auto const stride = stride_of(answer.count, kind, limits);
+  if (stride == 0) {
+    add_reason(list, api.symbol_of(name) + " wrote " + std::to_string(answer.count) +
                          " records of a size that is not understood");
     return;
   }
-  strides_[symbol] = *stride;
-  append(answer.count, *stride, kind, list);
+  append(answer.count, stride, kind, list);
 }
 
-ProcessList ProcessListReader::read(Api const& api, Device device, RecordLimits const& limits) {
-  ProcessList list;
+// The size found last is tried alone first: whether the driver wrote as far as that and no
+// further is told without looking for where it ended.
+std::size_t ProcessListReader::stride_of(std::size_t count, ListKind kind,
+                                         RecordLimits const& limits) {
+  auto& known = strides_[static_cast<std::size_t>(std::countr_zero(unsigned{kind}))];
+  auto const searched = count * kLargestRecordBytes + kSearchedBytes;
+  auto const buffer = std::span<std::byte const>(buffer_).first(std::min(buffer_.size(), searched));
+  auto const end = known * count;
+  bool const as_before = known != 0 && end <= buffer.size() && unwritten_from(buffer, end) &&
+                         !unwritten_from(buffer.first(end), end - 8) &&
+                         pids_plausible(buffer, count, known);
+  if (as_before) {
+    dirty_bytes_ = end;
+    return known;
+  }
+  auto const found = probe_stride(buffer_, count, limits);
+  if (!found) return 0;
+  known = *found;
+  if (unwritten_from(buffer, known * count)) dirty_bytes_ = known * count;
+  return known;
+}
+
+std::map<std::string, std::size_t> ProcessListReader::strides(Api const& api) const {
+  constexpr std::array<char const*, 3> kNames{"compute_processes", "graphics_processes",
+                                              "mps_processes"};
+  std::map<std::string, std::size_t> found;
+  for (std::size_t i = 0; i < kNames.size(); ++i) {
+    if (strides_[i] != 0) found.emplace(api.symbol_of(kNames[i]), strides_[i]);
+  }
+  return found;
+}
+
+void ProcessListReader::read(Api const& api, Device device, RecordLimits const& limits,
+                             ProcessList& list) {
+  list.records.clear();
+  list.reason.clear();
   list.complete = true;
   read_kind(api, device, "compute_processes", api.compute_processes, kCompute, limits, list);
   read_kind(api, device, "graphics_processes", api.graphics_processes, kGraphics, limits, list);
   read_kind(api, device, "mps_processes", api.mps_processes, kMps, limits, list);
   merge_by_pid(list.records);
-  return list;
 }
 
 }  // namespace memacct::nvml

@@ -8,7 +8,9 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <utility>
 
@@ -27,6 +29,18 @@ std::optional<T> to_number(std::string_view text) {
   auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
   return value;
+}
+
+/// The beginning of a file, in `buffer`; nullopt, with errno, if it cannot be read.
+std::optional<std::string_view> read_into(char const* path, std::span<char> buffer) {
+  int const fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  auto const got = ::read(fd, buffer.data(), buffer.size());
+  int const reading_errno = errno;
+  ::close(fd);
+  errno = reading_errno;
+  if (got < 0) return std::nullopt;
+  return std::string_view(buffer.data(), static_cast<std::size_t>(got));
 }
 
 /// Nullopt, with errno, if it cannot be read.
@@ -56,9 +70,10 @@ std::optional<std::string> read_link(std::string const& path) {
 /// The pid that was given out last in our pid namespace: the last field of /proc/loadavg. It is
 /// nobody's number where a kernel does not count them (gVisor writes 0): nullopt.
 std::optional<std::uint32_t> read_newest_pid() {
-  auto const text = read_text("/proc/loadavg");
+  std::array<char, 128> buffer;
+  auto const text = read_into("/proc/loadavg", buffer);
   if (!text) return std::nullopt;
-  auto line = std::string_view(*text).substr(0, text->find('\n'));
+  auto const line = text->substr(0, text->find('\n'));
   auto const pid = to_number<std::uint32_t>(line.substr(line.rfind(' ') + 1));
   return pid == 0U ? std::nullopt : pid;
 }
@@ -136,8 +151,10 @@ SelfNames read_self_names() {
 }
 
 ProcessLook look_at(std::uint32_t pid) {
-  auto const path = "/proc/" + std::to_string(pid) + "/stat";
-  auto const text = read_text(path);
+  std::array<char, 32> path;
+  std::snprintf(path.data(), path.size(), "/proc/%u/stat", pid);
+  std::array<char, 2048> buffer;  // 52 numbers and a name: the kernel writes it at once
+  auto const text = read_into(path.data(), buffer);
   if (text) return {.stat = parse_stat(*text), .gone = false, .error_number = 0};
   int const error_number = errno;
   return {.stat = std::nullopt,
@@ -179,12 +196,8 @@ std::optional<bool> ProcessTree::is_root(std::uint32_t pid) const {
   return false;
 }
 
-std::optional<bool> ProcessTree::contains(std::uint32_t pid, std::uint32_t self_pid) {
-  auto look = look_at(pid);
-  if (look.gone) {
-    auto const known = remembered_.find(pid);
-    return known != remembered_.end() && known->second;
-  }
+std::optional<bool> ProcessTree::follow(std::uint32_t pid, ProcessLook look,
+                                        std::uint32_t self_pid) const {
   auto member = is_root(pid);
   for (int depth = 0; look.stat && member == false && depth < kLongestChain; ++depth) {
     auto const parent = look.stat->parent_pid;
@@ -194,14 +207,64 @@ std::optional<bool> ProcessTree::contains(std::uint32_t pid, std::uint32_t self_
   }
   // A chain that could not be followed to its end, unlike one whose end has gone.
   if (member != true && !look.stat && !look.gone) return std::nullopt;
-  if (member) remembered_[pid] = *member;
   return member;
 }
 
-void ProcessTree::retain(std::vector<std::uint32_t> const& listed_pids) {
-  std::erase_if(remembered_, [&](auto const& entry) {
-    return std::find(listed_pids.begin(), listed_pids.end(), entry.first) == listed_pids.end();
-  });
+void ProcessTree::unwatch(Known& known) noexcept {
+  if (known.slot) watch_.remove(*known.slot);
+  known.slot.reset();
+}
+
+std::optional<bool> ProcessTree::contains(std::uint32_t pid, std::uint32_t self_pid,
+                                          std::uint64_t list) {
+  auto const found = known_.find(pid);
+  if (found == known_.end()) return find_out(pid, self_pid, list);
+  auto& known = found->second;
+  known.lists |= list;
+  if (!is_alive(known) || known.roots_count != roots_.size()) return find_out(pid, self_pid, list);
+  return known.member;
+}
+
+std::optional<bool> ProcessTree::find_out(std::uint32_t pid, std::uint32_t self_pid,
+                                          std::uint64_t list) {
+  auto const before = known_.find(pid);
+  bool const was_known = before != known_.end();
+  if (was_known) unwatch(before->second);
+  // Watched before it is looked at: if it is alive afterwards, it is whom we looked at.
+  auto slot = watch_.add(pid);
+  auto const drop_slot = [&] {
+    if (slot) watch_.remove(*slot);
+    slot.reset();
+  };
+  auto const look = look_at(pid);
+  if (!look.stat) drop_slot();
+  if (look.gone) return was_known && before->second.member;
+  bool const same = was_known && look.stat && before->second.start_ticks == look.stat->start_ticks;
+  std::optional<bool> member;
+  if (same && (before->second.member || before->second.roots_count == roots_.size())) {
+    member = before->second.member;
+  } else {
+    member = follow(pid, look, self_pid);
+  }
+  if (slot) watch_.refresh();
+  if (slot && (watch_.ended(*slot) || !member)) drop_slot();
+  if (!member) return std::nullopt;
+  auto& known = known_[pid];
+  known = {.member = *member,
+           .start_ticks = look.stat ? look.stat->start_ticks : 0,
+           .slot = slot,
+           .lists = known.lists | list,
+           .roots_count = roots_.size()};
+  return member;
+}
+
+bool ProcessTree::watched(std::uint32_t pid) const {
+  auto const found = known_.find(pid);
+  return found != known_.end() && is_alive(found->second);
+}
+
+bool ProcessTree::exists(std::uint32_t pid) const {
+  return watched(pid) || look_at(pid).stat.has_value();
 }
 
 // Members come only by being made, and everyone who is made gets the next pid: while the
@@ -215,12 +278,12 @@ bool ProcessTree::walk_is_current(std::uint32_t self_pid,
 std::optional<std::vector<std::uint32_t>> ProcessTree::walk(std::uint32_t self_pid) const {
   auto const pids = numbers_in("/proc");
   if (!pids) return std::nullopt;
-  ProcessTree walker;  // of its own memory: a question must not change what is remembered
-  walker.roots_ = roots_;
   std::vector<std::uint32_t> members;
   for (auto const pid : *pids) {
     if (pid == self_pid) continue;
-    auto const member = walker.contains(pid, self_pid);
+    auto const look = look_at(pid);
+    if (look.gone) continue;
+    auto const member = follow(pid, look, self_pid);
     if (!member) return std::nullopt;
     if (*member) members.push_back(pid);
   }

@@ -29,14 +29,8 @@ std::optional<std::uint64_t> sum_of(ProcessList const& list, std::vector<Owner> 
   return sum;
 }
 
-void forget_unlisted(ProcessTree& tree, ProcessList const& list) {
-  std::vector<std::uint32_t> listed;
-  for (auto const& record : list.records) listed.push_back(record.pid);
-  tree.retain(listed);
-}
-
-Owner owner_of(std::uint32_t pid, std::uint32_t self, ProcessTree& tree) {
-  auto const member = tree.contains(pid, self);
+Owner owner_of(std::uint32_t pid, std::uint32_t self, std::uint64_t list_bit, ProcessTree& tree) {
+  auto const member = tree.contains(pid, self, list_bit);
   return !member ? Owner::kUnknown : *member ? Owner::kTree : Owner::kForeign;
 }
 
@@ -45,32 +39,35 @@ bool all_known(std::vector<Owner> const& owners) {
 }
 
 // Whether the driver's numbers are those of our procfs.
-bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames const& names) {
+bool numbers_are_procfs(ProcessList const& list, OwnRecord const& own, SelfNames const& names,
+                        ProcessTree const& tree) {
   if (!names.procfs_pid) return false;
   if (own.pid) return own.pid == names.procfs_pid;
   if (own.numbers_ours) return names.procfs_is_ours();
   // Not listed ourselves. On the bare machine there is one numbering, unless the list shows
   // a process that does not exist: then it is not the bare machine.
   return names.initial_namespace == true && names.procfs_is_ours() &&
-         std::all_of(list.records.begin(), list.records.end(), [](ProcessRecord const& record) {
-           return look_at(record.pid).stat.has_value();
-         });
+         std::all_of(list.records.begin(), list.records.end(),
+                     [&](ProcessRecord const& record) { return tree.exists(record.pid); });
 }
 
 }  // namespace
 
-Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& names,
-              ProcessTree& tree) {
+void divide(ProcessList const& list, std::uint64_t list_bit, OwnRecord const& own,
+            SelfNames const& names, ProcessTree& tree, Shares& shares) {
   auto const self = names.procfs_pid.value_or(names.pid);
-  bool const same_numbers = own.located && numbers_are_procfs(list, own, names);
-  forget_unlisted(tree, list);
-  Shares shares;
+  bool const same_numbers = own.located && numbers_are_procfs(list, own, names, tree);
+  shares.tree_bytes.reset();
+  shares.foreign_bytes.reset();
+  shares.owners.clear();
+  shares.reason.clear();
   for (auto const& record : list.records) {
     bool const ours = own.pid == record.pid;
     shares.owners.push_back(ours            ? Owner::kOwn
                             : !same_numbers ? Owner::kUnknown
-                                            : owner_of(record.pid, self, tree));
+                                            : owner_of(record.pid, self, list_bit, tree));
   }
+  tree.retain([&](std::uint32_t pid) { return list.find(pid) != nullptr; }, list_bit);
   // A walk through all of /proc: only where the list cannot answer.
   bool const list_answers = list.complete && own.located && all_known(shares.owners);
   bool const nobody_below = !list_answers && tree.holds_nothing(self) == true;
@@ -102,7 +99,11 @@ Shares divide(ProcessList const& list, OwnRecord const& own, SelfNames const& na
                                     : "the driver's process numbers are not those of our /proc, so "
                                       "children cannot be told from neighbours";
   }
-  return shares;
+  shares.settled =
+      list_answers &&
+      std::all_of(list.records.begin(), list.records.end(), [&](ProcessRecord const& record) {
+        return own.pid == record.pid || tree.watched(record.pid);
+      });
 }
 
 }  // namespace memacct

@@ -562,11 +562,12 @@ class DeviceMemory:
     cuda_total_bytes: int | None
     processes: tuple[ProcessUsage, ...]
     attribution: Attribution
-    consistent: bool  # both collects agreed: all values held at one instant
+    consistent: bool  # the collects agreed: all values held at one instant
     attempts_count: int
     own_read_bounds_bytes: tuple[int, int] | None  # smallest and largest own seen, when torn
     unified: UnifiedMemory | None  # None: the device's memory is its own
     virtualized: str | None  # a quota hook's file name: total, free and CUDA's are its numbers
+    foreign_read_bounds_bytes: tuple[int, int] | None  # contain foreign at the memory's reading
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceMemory: ...
@@ -650,6 +651,7 @@ def _same_device(
     nvml_pci: str | None,
     mig_enabled: bool | None = None,
 ) -> bool: ...
+def _read_repeatedly(which: Literal["auto", "all"] | Sequence[DeviceKey], rounds: int) -> int: ...
 def _parse_stat(text: str) -> tuple[str, int, int] | None: ...
 def _parse_integrated(
     meminfo: str, *, cuda_free_bytes: int | None = None, cuda_total_bytes: int | None = None

@@ -117,10 +117,14 @@ class Driver {
   /// without a lock.
   [[nodiscard]] bool seen_initialised() const noexcept { return seen_.load(); }
   /// The devices; empty unless initialised. A property that could not be read is unknown.
-  [[nodiscard]] std::vector<Device> devices();
+  [[nodiscard]] std::vector<Device> const& devices();
+  /// devices() says the same until state() changes.
+  [[nodiscard]] bool settled() const noexcept { return complete_ || devices_.empty(); }
   /// True if this process has a context there as far as can be seen: an active primary
   /// context, or the calling thread's current one. Unknown if the driver does not say.
   [[nodiscard]] std::optional<bool> context_live(Device const& device);
+  /// The same of a driver that is known to be initialised.
+  [[nodiscard]] std::optional<bool> has_context(Device const& device) const;
   /// cuMemGetInfo of a device with a live context; nullopt, with the reason, if it has none.
   [[nodiscard]] std::optional<MemoryInfo> memory_info(Device const& device, std::string& reason);
 
@@ -135,7 +139,8 @@ class Driver {
   std::atomic<bool> seen_;
   Library library_;
   Api api_;
-  std::vector<Device> devices_;  // kept once every property of every device was read
+  std::vector<Device> devices_;
+  bool complete_ = false;  // every property of every device was read: it is not done again
 };
 
 }  // namespace memacct::cuda

@@ -68,6 +68,8 @@ struct DeviceMemory {
   std::optional<std::pair<std::uint64_t, std::uint64_t>> own_read_bounds_bytes;
   Boxed<UnifiedMemory> unified;            // nullopt: the device's memory is its own
   std::optional<std::string> virtualized;  // a quota hook: total, free and CUDA's are its numbers
+  /// Of an inconsistent reading: what listed others held when the memory was read.
+  std::optional<std::pair<std::uint64_t, std::uint64_t>> foreign_read_bounds_bytes;
   bool operator==(DeviceMemory const&) const = default;
 };
 

@@ -1,29 +1,17 @@
-// One consistent reading of one device: the double collect.
+// One reading of one device, put together from its collect and what is remembered.
 #pragma once
 #include <cstdint>
 #include <optional>
 
-#include "memacct/device_session.hpp"
+#include "memacct/collector.hpp"
 
 namespace memacct {
-
-struct ReadRequest {
-  std::optional<std::uint64_t> allocator_reserved_bytes;
-  bool with_cuda = false;
-};
-
-/// How often the collects are repeated, without a pause, until two agree.
-inline constexpr int kCollectAttempts = 8;
 
 /// Reads list, memory, list until nothing moved in between; see "What one snapshot
 /// guarantees" in DESIGN.md. The session's lock must be held.
 /// @throws SourceUnavailableError or DriverError if no source tells the device's memory,
 ///   nvml::CallError if NVML as a whole has failed.
-[[nodiscard]] DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
-                                       ReadRequest const& request);
-
-/// What is known of this process apart from the list, for find_own().
-[[nodiscard]] SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
-                                   std::optional<std::uint64_t> allocator_reserved_bytes);
+void read_target(DeviceSession& session, DeviceTarget const& target, ReadRequest const& request,
+                 DeviceMemory& device);
 
 }  // namespace memacct

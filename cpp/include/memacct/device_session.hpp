@@ -1,11 +1,14 @@
 // What this process keeps between device readings, and what a device key means to it.
 #pragma once
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memacct/broker_client.hpp"
@@ -14,6 +17,7 @@
 #include "memacct/error.hpp"
 #include "memacct/nvml_session.hpp"
 #include "memacct/process_tree.hpp"
+#include "memacct/reading_room.hpp"
 
 namespace memacct {
 
@@ -22,6 +26,19 @@ struct DeviceTarget {
   std::string uuid;
   nvml::SessionDevice* nvml = nullptr;
   std::optional<cuda::Device> cuda;
+};
+
+/// Targets that were looked up, and what that depended on. They don't move while they are there.
+struct TargetCache {
+  std::uint64_t nvml_changes_count = 0;
+  std::optional<cuda::DriverState> state;  // nullopt: nothing here may be used again
+  std::array<std::optional<std::string>, 2> variables;
+  std::deque<std::pair<DeviceKey, DeviceTarget>> keyed;
+  std::vector<DeviceTarget> all;
+  std::deque<DeviceTarget> of_driver;
+  DeviceTarget passing;  // one that may be another the next time
+  std::vector<DeviceTarget const*> chosen;
+  void clear();
 };
 
 /// Whether a device of the driver and one of NVML are the same: by UUID, and by PCI address only
@@ -50,11 +67,16 @@ class DeviceSession {
   std::optional<std::uint32_t> identified_pid;
   bool numbers_ours = false;           // found once: Note [Whose number it is]
   std::optional<BrokerAnswer> broker;  // asked once, where nothing else is sure
+  ReadingRoom room;
 
   /// @throws std::invalid_argument if `key` names no device, SourceUnavailableError if there
   ///   is neither NVML nor an initialised driver to look it up.
   [[nodiscard]] DeviceTarget resolve(DeviceKey const& key);
   [[nodiscard]] std::vector<DeviceTarget> resolve(DeviceSet set);
+  /// The same, remembered while nothing changes that it depends on: neither allocates nor asks
+  /// NVML then. Good until the next call of either.
+  [[nodiscard]] DeviceTarget const& target(DeviceKey const& key);
+  [[nodiscard]] std::vector<DeviceTarget const*> const& targets(DeviceSet set);
   /// True if this process's driver knows all its devices and this is none of them.
   [[nodiscard]] bool hidden_from_driver(DeviceTarget const& target);
   /// Threads that wait for the lock, which needs not be held for this question.
@@ -79,6 +101,8 @@ class DeviceSession {
  private:
   friend class SessionLock;
   DeviceSession(std::int32_t pid, std::uint32_t generation, bool initialised_in_ancestor);
+  void check_cache();
+  [[nodiscard]] bool stays(DeviceTarget const& target) const;
   void recover(nvml::CallError const& error, int attempt);
   [[nodiscard]] DeviceTarget from_cuda(cuda::Device const& device);
   [[nodiscard]] DeviceTarget from_nvml(nvml::SessionDevice& device);
@@ -93,6 +117,7 @@ class DeviceSession {
 
   std::int32_t pid_;  // beside the generation: a raw clone() is not counted there
   std::uint32_t generation_;
+  TargetCache cache_;
   std::timed_mutex mutex_;
   std::atomic<int> waiting_count_{0};
 };

@@ -44,6 +44,7 @@ struct SelfFacts {
   /// The device is divided into MIG instances: what is ours may stand with one of them.
   std::optional<bool> mig_enabled;
   std::optional<std::uint64_t> allocator_reserved_bytes;
+  bool operator==(SelfFacts const&) const = default;
 };
 
 /// The answer of the passive rungs for one list.
@@ -89,20 +90,24 @@ struct OwnRecord {
 
 /// Fills source and bounds for a record whose bytes are known (bounds: that number) or not
 /// (allocator_bound: at least the allocator's reserve, at most `high_bytes`).
-[[nodiscard]] Attribution attribute(OwnRecord const& own, SelfFacts const& facts,
-                                    std::optional<std::uint64_t> high_bytes);
+void attribute(OwnRecord const& own, SelfFacts const& facts,
+               std::optional<std::uint64_t> high_bytes, Attribution& result);
 
 struct Shares {
   std::optional<std::uint64_t> tree_bytes;
   std::optional<std::uint64_t> foreign_bytes;
   std::vector<Owner> owners;  // one for each record of the list
   std::string reason;         // why a sum is unknown
+  /// They follow from the list, its numbers, and who the listed processes are; nothing else
+  /// had to be looked at.
+  bool settled = false;
 };
 
 /// Divides the list among own, tree and foreign. Descendants are looked up in procfs, which
 /// has a meaning only where the driver's numbers are procfs's. Elsewhere the tree is 0 if
 /// no descendant can hold device memory, and unknown, as is foreign, if one can.
-[[nodiscard]] Shares divide(nvml::ProcessList const& list, OwnRecord const& own,
-                            SelfNames const& names, ProcessTree& tree);
+/// @param list_bit  the list's, for ProcessTree::contains().
+void divide(nvml::ProcessList const& list, std::uint64_t list_bit, OwnRecord const& own,
+            SelfNames const& names, ProcessTree& tree, Shares& shares);
 
 }  // namespace memacct

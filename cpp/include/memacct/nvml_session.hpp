@@ -29,6 +29,8 @@ struct SessionDevice {
   std::optional<int> numa_node;    // its memory is the kernel's, as that node
   std::optional<std::uint64_t> total_bytes;  // of the last reading
   std::optional<CallError> lost;             // the call that ended its use
+  /// In use and in no record, when collects last agreed; see DESIGN.md.
+  std::optional<std::int64_t> unlisted_bytes;
 };
 
 /// Why there is no value.
@@ -57,6 +59,14 @@ class Session {
   /// Nullopt, with what went wrong, if NVML has no memory information for the device.
   [[nodiscard]] std::optional<MemoryReading> read_memory(SessionDevice& device, Failure& failure);
   [[nodiscard]] ProcessList read_processes(SessionDevice const& device);
+  void read_processes(SessionDevice const& device, ProcessList& list);
+
+  /// Grows when what devices() and the look-ups may say changes.
+  [[nodiscard]] std::uint64_t changes_count() const noexcept { return changes_count_; }
+  /// NVML has given every device that it lists, or there is no NVML: no look-up finds more later.
+  [[nodiscard]] bool settled() const noexcept {
+    return phase_ == Phase::kDisabled || (phase_ == Phase::kReady && all_listed_);
+  }
 
   /// Initialises again after somebody's shutdown. Handles are looked up anew; a lost device
   /// stays lost.
@@ -97,6 +107,7 @@ class Session {
   ProcessListReader lists_;
   std::vector<std::unique_ptr<SessionDevice>> devices_;
   bool all_listed_ = false;
+  std::uint64_t changes_count_ = 0;
   bool memory_v2_absent_ = false;
   std::map<std::string, CallError> lost_;  // by UUID, over initialisations
   bool taken_away_ = false;

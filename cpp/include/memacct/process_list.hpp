@@ -38,6 +38,9 @@ struct ProcessList {
   }
 };
 
+/// Whether `buffer` is as it was before the call from `begin` on. Pure.
+[[nodiscard]] bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin);
+
 /// Sorts by pid and leaves one record for each, with the largest of its numbers: a process in
 /// two lists holds the same memory, told twice. Pure.
 void merge_by_pid(std::vector<ProcessRecord>& records);
@@ -68,19 +71,18 @@ struct CallError {
   int code;
 };
 
-/// Reads the lists into a buffer that is kept, so that a usual read allocates nothing here.
-/// Not safe from several threads.
+/// Reads the lists by way of a buffer that is kept, and filled with kUnwritten but for what the
+/// last call wrote. Not safe from several threads.
 class ProcessListReader {
  public:
   ProcessListReader();
 
   /// @throws CallError for codes that concern more than this call (see Severity).
-  [[nodiscard]] ProcessList read(Api const& api, Device device, RecordLimits const& limits);
+  /// The same into `list`, whose room is kept: a usual read allocates nothing.
+  void read(Api const& api, Device device, RecordLimits const& limits, ProcessList& list);
 
   /// Symbol -> the record size found in its last non-empty answer.
-  [[nodiscard]] std::map<std::string, std::size_t> const& strides() const noexcept {
-    return strides_;
-  }
+  [[nodiscard]] std::map<std::string, std::size_t> strides(Api const& api) const;
 
  private:
   using Function = int(Device, unsigned*, void*);
@@ -92,10 +94,12 @@ class ProcessListReader {
   void read_kind(Api const& api, Device device, char const* name, Function* function, ListKind kind,
                  RecordLimits const& limits, ProcessList& list);
   [[nodiscard]] Answer call(Device device, Function* function);
+  [[nodiscard]] std::size_t stride_of(std::size_t count, ListKind kind, RecordLimits const& limits);
   void append(std::size_t count, std::size_t stride, ListKind kind, ProcessList& list) const;
 
   std::vector<std::byte> buffer_;
-  std::map<std::string, std::size_t> strides_;
+  std::size_t dirty_bytes_ = 0;           // all that may not be kUnwritten is before it
+  std::array<std::size_t, 3> strides_{};  // of the compute, graphics and MPS list; 0: not found yet
 };
 
 }  // namespace memacct::nvml

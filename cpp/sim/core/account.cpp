@@ -23,7 +23,7 @@ uint64_t with_instances(SharedState const& state, int physical, Of const& of) {
 uint64_t held_by_processes(SharedState const& state, int physical) {
   return with_instances(state, physical, [&](int unit) {
     uint64_t sum = 0;
-    for (auto const& slot : state.slots)
+    for (auto const& slot : state.used_slots())
       if (slot.pid != 0) sum += slot.bytes[unit];
     return sum;
   });
@@ -32,7 +32,7 @@ uint64_t held_by_processes(SharedState const& state, int physical) {
 uint64_t unattributed(SharedState const& state, int physical) {
   return with_instances(state, physical, [&](int unit) {
     uint64_t sum = state.unattributed_bytes[unit];
-    for (auto const& slot : state.slots)
+    for (auto const& slot : state.used_slots())
       if (slot.pid != 0) sum += slot.unlisted_bytes[unit];
     return sum;
   });
@@ -111,7 +111,7 @@ void change_foreign(int physical, int64_t delta_bytes, int pid) {
   SharedAccount::Lock const lock{state};
   shared.reap();
   ProcessSlot* target = nullptr;
-  for (auto& slot : state.slots) {
+  for (auto& slot : state.used_slots()) {
     if (slot.pid == 0 || slot.pid == ::getpid() || slot.bytes[physical] == 0) continue;
     if (pid != 0 && slot.pid != pid) continue;
     if (target == nullptr || slot.bytes[physical] > target->bytes[physical]) target = &slot;
@@ -171,7 +171,7 @@ std::vector<ProcessUsage> processes(int physical) {
     std::copy(std::begin(slot.counts), std::end(slot.counts), std::begin(usage.counts));
     found.push_back(usage);
   };
-  for (auto const& slot : state.slots) {
+  for (auto const& slot : state.used_slots()) {
     if (slot.pid == 0) continue;
     if (physical < 0) add(slot, -1);
     for (int unit = 0; physical >= 0 && unit < state.config.units_count; ++unit)

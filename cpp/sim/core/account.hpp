@@ -10,7 +10,7 @@ namespace memacct::sim {
 
 constexpr int kMaxDevices = 16;
 constexpr int kMaxUnits = 48;  // devices and, after them, MIG instances: each has an account
-constexpr int kMaxProcesses = 256;
+constexpr int kMaxProcesses = 2048;
 constexpr uint64_t kPageBytes = 2 * kMiB;  // physical page of device memory
 
 enum class Status {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "moves.hpp"
+
 namespace memacct::sim {
 namespace {
 
@@ -178,6 +180,7 @@ void wait_us(long microseconds) {
 }  // namespace
 
 std::optional<int> fault_in_call(char const* function) {
+  carry_out_moves(function);
   std::optional<int> error;
   for (auto& rule : faults().calls) {
     if (!rule.matches(function)) continue;

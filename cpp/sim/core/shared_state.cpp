@@ -18,7 +18,7 @@ namespace memacct::sim {
 namespace {
 
 constexpr uint32_t kMagic = 0x4d53494d;
-constexpr uint32_t kLayout = 13;
+constexpr uint32_t kLayout = 23;
 // Locked bytes lie beyond the state: a record lock need not cover data.
 constexpr off_t kInitLock = 1 << 24;
 constexpr off_t kFirstSlotLock = kInitLock + 1;
@@ -149,8 +149,9 @@ int SharedAccount::visible_pid(ProcessSlot const& slot) const {
 }
 
 void SharedAccount::reap() {
-  for (size_t i = 0; i < kMaxProcesses; ++i) {
-    ProcessSlot& slot = state_->slots[i];
+  auto const slots = state_->used_slots();
+  for (size_t i = 0; i < slots.size(); ++i) {
+    ProcessSlot& slot = slots[i];
     if (slot.pid == 0 || is_own(slot) || lock_holder(i) != 0) continue;
     // What a host's kernel manages as a node stays taken after the process has ended.
     if (state_->config.first_numa_node >= 0)
@@ -161,17 +162,15 @@ void SharedAccount::reap() {
 }
 
 bool SharedAccount::others_alive() const {
-  for (size_t i = 0; i < kMaxProcesses; ++i) {
-    ProcessSlot const& slot = state_->slots[i];
+  auto const slots = static_cast<SharedState const*>(state_)->used_slots();
+  for (size_t i = 0; i < slots.size(); ++i) {
+    ProcessSlot const& slot = slots[i];
     if (slot.pid != 0 && !is_own(slot) && lock_holder(i) != 0) return true;
   }
   return false;
 }
 
-ProcessSlot& SharedAccount::own_slot() {
-  int const pid = ::getpid();
-  if (slot_ != nullptr && slot_owner_pid_ == pid) return *slot_;
-  reap();
+bool SharedAccount::take_place(int pid) {
   for (size_t i = 0; i < kMaxProcesses; ++i) {
     ProcessSlot& slot = state_->slots[i];
     auto lock = record(F_WRLCK, kFirstSlotLock + static_cast<off_t>(i));
@@ -182,11 +181,21 @@ ProcessSlot& SharedAccount::own_slot() {
     slot.pid_namespace = pid_namespace_ = own_pid_namespace();
     std::snprintf(slot.container, sizeof slot.container, "%s",
                   option_text("MEMACCT_SIM_CONTAINER", "").c_str());
+    state_->slots_end = std::max(state_->slots_end, static_cast<int32_t>(i) + 1);
     slot.pid = pid;
     slot_owner_pid_ = pid;
     slot_ = &slot;
-    return slot;
+    return true;
   }
+  return false;
+}
+
+ProcessSlot& SharedAccount::own_slot() {
+  int const pid = ::getpid();
+  if (slot_ != nullptr && slot_owner_pid_ == pid) return *slot_;
+  if (take_place(pid)) return *slot_;
+  reap();
+  if (take_place(pid)) return *slot_;
   fail("more than %d processes on one machine", kMaxProcesses);
 }
 
@@ -204,7 +213,7 @@ bool make_machine(MachineConfig const& wanted) {
   state.config = wanted;
   std::fill(std::begin(state.unattributed_bytes), std::end(state.unattributed_bytes), 0);
   std::fill_n(state.unattributed_bytes, wanted.devices, wanted.unattributed_bytes);
-  for (auto& slot : state.slots) slot = ProcessSlot{};
+  for (auto& slot : state.used_slots()) slot = ProcessSlot{};
   return true;
 }
 

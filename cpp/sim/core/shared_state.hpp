@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "account.hpp"
@@ -33,7 +34,15 @@ struct SharedState {
   pthread_mutex_t mutex = {};  // robust: a holder that dies leaves it recoverable
   MachineConfig config;
   uint64_t unattributed_bytes[kMaxUnits] = {};
+  int32_t slots_end = 0;  // no place from here on was ever taken
   ProcessSlot slots[kMaxProcesses];
+
+  [[nodiscard]] std::span<ProcessSlot> used_slots() {
+    return {slots, static_cast<size_t>(slots_end)};
+  }
+  [[nodiscard]] std::span<ProcessSlot const> used_slots() const {
+    return {slots, static_cast<size_t>(slots_end)};
+  }
 };
 
 class SharedAccount {
@@ -68,6 +77,7 @@ class SharedAccount {
  private:
   SharedAccount();
   [[nodiscard]] int lock_holder(size_t index) const;
+  [[nodiscard]] bool take_place(int pid);
 
   int fd_ = -1;
   SharedState* state_ = nullptr;

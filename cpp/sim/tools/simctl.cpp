@@ -3,6 +3,13 @@
 //   memacct_simctl status                       one JSON object
 //   memacct_simctl unattributed DEVICE [-]BYTES changes what nobody holds
 //   memacct_simctl tenant DEVICE                see tenant.hpp
+//   memacct_simctl crowd N BYTES                N small processes that each hold BYTES of every
+//                                               device until standard input ends; says "ready"
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -65,6 +72,34 @@ int status() {
   return 0;
 }
 
+// One of a crowd. It ends when the one that made it does.
+[[noreturn]] void stand(uint64_t bytes, int ready) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  for (int i = 0; i < physical_count(); ++i)
+    if (charge(i, bytes, "crowd") != Status::Ok) ::_exit(1);
+  if (::write(ready, "", 1) != 1) ::_exit(1);
+  while (true) ::pause();
+}
+
+int stand_together(int count, uint64_t bytes) {
+  int ready[2];
+  if (::pipe(ready) != 0) return 1;
+  for (int i = 0; i < count; ++i) {
+    pid_t const child = ::fork();
+    if (child < 0) fail("cannot make process %d of %d", i + 1, count);
+    if (child == 0) stand(bytes, ready[1]);
+  }
+  ::close(ready[1]);
+  char byte = 0;
+  for (int i = 0; i < count; ++i)
+    if (::read(ready[0], &byte, 1) != 1) fail("only %d of %d processes could hold that", i, count);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  while (::read(0, &byte, 1) > 0) {
+  }
+  return 0;
+}
+
 int device_argument(char const* text) {
   int const device = std::atoi(text);
   if (device < 0 || device >= unit_count())
@@ -79,12 +114,14 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "create") == 0) return create();
   if (std::strcmp(command, "status") == 0) return status();
   if (std::strcmp(command, "tenant") == 0 && argc == 3) return run_tenant(std::atoi(argv[2]));
+  if (std::strcmp(command, "crowd") == 0 && argc == 4)
+    return stand_together(std::atoi(argv[2]), std::strtoull(argv[3], nullptr, 10));
   if (std::strcmp(command, "unattributed") == 0 && argc == 4) {
     change_unattributed(device_argument(argv[2]), std::strtoll(argv[3], nullptr, 10));
     return 0;
   }
-  std::fprintf(
-      stderr,
-      "usage: memacct_simctl create | status | unattributed DEVICE BYTES | tenant DEVICE\n");
+  std::fprintf(stderr,
+               "usage: memacct_simctl create | status | unattributed DEVICE BYTES | tenant DEVICE |"
+               " crowd N BYTES\n");
   return 2;
 }

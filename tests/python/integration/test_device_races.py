@@ -56,6 +56,9 @@ def test_a_neighbour_that_never_rests_is_told(gpu: SimulatedGpu) -> None:
         # Our own number stood still through the collect: it is exact all the same.
         assert reading["own_bytes"] == CONTEXT_BYTES
         assert reading["own_read_bounds_bytes"] == [CONTEXT_BYTES, CONTEXT_BYTES]
+        others_at_most = reading["device_used_bytes"] - CONTEXT_BYTES
+        assert reading["foreign_read_bounds_bytes"] == [0, others_at_most]
+        assert reading["unattributed_bytes"] is None
         assert reading["attribution"]["own_bounds_bytes"] == [CONTEXT_BYTES, CONTEXT_BYTES]
 
 
@@ -111,17 +114,43 @@ def test_cuda_and_nvml_are_joined_or_told_apart(gpu: SimulatedGpu) -> None:
         assert not process.run("result = reading(0, with_cuda=True)")["consistent"]
 
 
-def test_there_and_back_shows_as_unattributed(gpu: SimulatedGpu) -> None:
-    """The limit of a double collect: what returns between two readings was not seen to move."""
-    faults = (
-        f"{MEMORY}: charge=+64MiB after=1 for=1; "
-        "nvmlDeviceGetComputeRunningProcesses_v2: charge=-64MiB after=1 for=1"
+LISTS = "nvmlDeviceGetComputeRunningProcesses_v2"
+
+
+def visits(memory_call: int, list_call: int, count: int = 1) -> str:
+    """There before that memory call, and gone again before that list; in so many collects."""
+    return (
+        f"{MEMORY}: charge=+64MiB after={memory_call} for={count}; "
+        f"{LISTS}: charge=-64MiB after={list_call} for={count}"
     )
+
+
+@pytest.mark.parametrize("readings_count", [0, 1])
+def test_there_and_back_is_told(gpu: SimulatedGpu, readings_count: int) -> None:
+    """No list shows the visit, but the memory's sum does, at the first reading and at a later one.
+
+    The first takes a memory call for the total, and three collects, the last two to be sure.
+    """
+    faults = visits(1, 1) if readings_count == 0 else visits(4, 5)
     with gpu.tenant("1GiB"), DeviceProcess(gpu, faults=faults) as process:
+        process.run("context()")
+        for _ in range(readings_count):
+            first = process.read()
+            assert (first["consistent"], first["attempts_count"]) == (True, 1)
+        reading = process.read()
+        assert reading["consistent"]
+        assert reading["attempts_count"] == 2
+        assert reading["unattributed_bytes"] == 0
+
+
+def test_the_same_visit_again_and_again_passes_for_memory_of_nobody(gpu: SimulatedGpu) -> None:
+    """The limit: calls that answer the same as if nothing moved cannot be told from that."""
+    with gpu.tenant("1GiB"), DeviceProcess(gpu, faults=visits(1, 1, count=3)) as process:
         process.run("context()")
         reading = process.read()
         assert reading["consistent"]
         assert reading["unattributed_bytes"] == 64 * MIB
+        assert process.read()["unattributed_bytes"] == 0
 
 
 def test_a_process_that_ends_between_the_lists(gpu: SimulatedGpu) -> None:
@@ -152,7 +181,8 @@ def read():
         d = _core.read_device(0)
         n += 1
         terms = (d.free_bytes, d.reserved_bytes, d.own_bytes, d.tree_bytes, d.foreign_bytes)
-        if d.own_bytes != 400 * 2**20 or sum(terms) + d.unattributed_bytes != d.total_bytes:
+        rest = d.unattributed_bytes if d.consistent else d.total_bytes - sum(terms)
+        if d.own_bytes != 400 * 2**20 or sum(terms) + rest != d.total_bytes:
             bad.append(d.to_dict())
     counts.append(n)
 threads = [threading.Thread(target=read) for _ in range(4)]

@@ -35,7 +35,7 @@ CPP = [
     | {"process_folder", "process_title"},
     {"kib_lines", "sample_record", "recording_format"},
     {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
-    | {"nvml_api", "nvml_reading", "cuda_api"},
+    | {"nvml_api", "nvml_reading", "cuda_api", "process_watch"},
     {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
     | {"unified"},
@@ -43,8 +43,9 @@ CPP = [
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
-    {"device", "shares"},
+    {"device", "reading_room", "shares"},
     {"device_session"},
+    {"collector", "target_cache"},
     {"device_reader"},
     {"snapshot", "tree_snapshot", "device.cpp"},  # device.hpp is the face of the three below it
     {"periodic_thread", "driver_budget", "trace_rows", "device_turns"} | {"sampler_error"},
