@@ -195,7 +195,9 @@ void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares sha
     device.processes.push_back({.pid = record.pid,
                                 .process_used_bytes = record.process_used_bytes,
                                 .owner = shares.owners[i],
-                                .kinds = {record.kinds}});
+                                .kinds = {record.kinds},
+                                .gpu_instance_id = record.gpu_instance_id,
+                                .compute_instance_id = record.compute_instance_id});
   }
   if (device.device_used_bytes && device.own_bytes && device.tree_bytes && device.foreign_bytes) {
     // Signed: memory that two processes share is in both numbers and on the device once.
@@ -221,7 +223,11 @@ SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
   } else if (facts.driver_unused || session.hidden_from_driver(target)) {
     facts.context_live = false;
   }
-  if (target.nvml != nullptr) facts.mig_enabled = target.nvml->mig_enabled;
+  if (target.nvml != nullptr) {
+    // An instance is not divided further: its list is the one in which we would stand.
+    facts.mig_enabled =
+        target.nvml->is_instance() ? std::optional(false) : target.nvml->mig_enabled;
+  }
   facts.allocator_reserved_bytes = allocator_reserved_bytes;
   return facts;
 }
@@ -241,6 +247,7 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
   }
   if (target.nvml != nullptr) {
     device.index = target.nvml->index;
+    device.parent_uuid = target.nvml->parent_uuid;
     if (!target.nvml->name.empty()) device.name = target.nvml->name;
   }
   fill_memory(device, collect.memory);

@@ -492,6 +492,8 @@ class ProcessUsage:
     # "unknown": it cannot be told which records are ours, or our tree's, so this may be one
     owner: Literal["own", "tree", "foreign", "unknown"]
     kinds: tuple[str, ...]  # of "compute", "graphics", "mps"
+    gpu_instance_id: int | None  # the MIG instance where it runs; None where MIG is off
+    compute_instance_id: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> ProcessUsage: ...
@@ -540,6 +542,7 @@ class DeviceMemory:
     consistent: bool  # both collects agreed: all values held at one instant
     attempts_count: int
     own_read_bounds_bytes: tuple[int, int] | None  # smallest and largest own seen, when torn
+    parent_uuid: str | None  # of a MIG instance: its GPU, whose bytes include these
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceMemory: ...
@@ -547,12 +550,15 @@ class DeviceMemory:
 
 @final
 class DeviceInfo:
-    """A device as NVML lists it."""
+    """A GPU as NVML lists it, or a MIG instance of one."""
 
-    uuid: str
-    index: int | None
+    uuid: str  # "GPU-..." or "MIG-..."
+    index: int | None  # of a GPU
     name: str
     pci_bus_id: str | None
+    parent_uuid: str | None  # of an instance: its GPU
+    gpu_instance_id: int | None
+    compute_instance_id: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceInfo: ...
@@ -590,6 +596,9 @@ def _probe_stride(
     total_bytes: int | None = None,
     mig_enabled: bool | None = None,
 ) -> int | None: ...
+def _merge_instances(
+    rows: Sequence[tuple[int, int | None, int | None]],  # the last: its MIG instance
+) -> list[tuple[int, int | None, int | None]]: ...
 def _merge_by_pid(rows: _Rows) -> list[tuple[int, int | None]]: ...
 def _find_own(
     rows: _Rows,
@@ -614,7 +623,6 @@ def _fingerprint_vote(
     steps: Sequence[tuple[_Rows, _Rows, int]], steps_left: int = 0
 ) -> tuple[int | None, bool]: ...  # who leads far enough, whether anybody still can
 def _visible_devices(value: str, uuids: Sequence[str]) -> list[int]: ...
-def _mig_name(value: str, ordinal: int) -> str | None: ...
 def _same_device(
     *,
     cuda_uuid: bytes,  # 16 of them; b"": the driver does not tell

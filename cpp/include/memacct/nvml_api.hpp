@@ -32,6 +32,12 @@ namespace memacct::nvml {
   X(device_pci, int(Device, PciInfo*), "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo_v2",       \
     "nvmlDeviceGetPciInfo")                                                                        \
   X(mig_mode, int(Device, unsigned*, unsigned*), "nvmlDeviceGetMigMode")                           \
+  X(is_instance, int(Device, unsigned*), "nvmlDeviceIsMigDeviceHandle")                            \
+  X(instance_places, int(Device, unsigned*), "nvmlDeviceGetMaxMigDeviceCount")                     \
+  X(instance_by_place, int(Device, unsigned, Device*), "nvmlDeviceGetMigDeviceHandleByIndex")      \
+  X(whole_of_instance, int(Device, Device*), "nvmlDeviceGetDeviceHandleFromMigDeviceHandle")       \
+  X(gpu_instance_id, int(Device, unsigned*), "nvmlDeviceGetGpuInstanceId")                         \
+  X(compute_instance_id, int(Device, unsigned*), "nvmlDeviceGetComputeInstanceId")                 \
   X(memory_v2, int(Device, MemoryV2*), "nvmlDeviceGetMemoryInfo_v2")                               \
   X(memory_v1, int(Device, MemoryV1*), "nvmlDeviceGetMemoryInfo")                                  \
   X(compute_processes, int(Device, unsigned*, void*), "nvmlDeviceGetComputeRunningProcesses_v2",   \

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memacct._errors import ConfigError
-from memacct.sim import _scenarios_drivers, _scenarios_pids
+from memacct.sim import _scenarios_drivers, _scenarios_instances, _scenarios_pids
 from memacct.sim._scenario import Scenario, ScenarioTenant
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "Scenario", "ScenarioTenant", "find", "open"]
 
-_FAMILIES: tuple[tuple[Scenario, ...], ...] = (_scenarios_drivers.ALL, _scenarios_pids.ALL)
+_FAMILIES: tuple[tuple[Scenario, ...], ...] = (
+    _scenarios_drivers.ALL,
+    _scenarios_pids.ALL,
+    _scenarios_instances.ALL,
+)
 
 
 def _by_name() -> dict[str, Scenario]:

@@ -37,12 +37,13 @@ CPP = [
     {"proc_text", "cgroup_text", "system_text", "mapping_kind", "process_stat", "rss_error"}
     | {"nvml_api", "nvml_reading", "cuda_api"},
     {"smaps_text", "page_regions", "recording"},
-    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"},
+    {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
+    | {"nvml_instances"},
     {"told_bytes"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
-    {"device", "shares"},
+    {"device", "shares", "ordinals"},
     {"device_session"},
     {"device_reader"},
     {"snapshot", "tree_snapshot", "device.cpp"},  # device.hpp is the face of the three below it
