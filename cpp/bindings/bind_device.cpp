@@ -27,7 +27,9 @@ void bind_structs(py::module_& m) {
   bind_unified(m);
   bind_struct(m, "ProcessUsage", Field{"pid", &ProcessUsage::pid},
               Field{"process_used_bytes", &ProcessUsage::process_used_bytes},
-              Field{"owner", &ProcessUsage::owner}, Field{"kinds", &ProcessUsage::kinds});
+              Field{"owner", &ProcessUsage::owner}, Field{"kinds", &ProcessUsage::kinds},
+              Field{"gpu_instance_id", &ProcessUsage::gpu_instance_id},
+              Field{"compute_instance_id", &ProcessUsage::compute_instance_id});
   bind_struct(m, "Attribution", Field{"source", &Attribution::source},
               Field{"own_pid", &Attribution::own_pid},
               Field{"own_bounds_bytes", &Attribution::own_bounds_bytes},
@@ -51,9 +53,13 @@ void bind_structs(py::module_& m) {
       Field{"attempts_count", &DeviceMemory::attempts_count},
       Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes},
       Field{"unified", &DeviceMemory::unified}, Field{"virtualized", &DeviceMemory::virtualized},
-      Field{"foreign_read_bounds_bytes", &DeviceMemory::foreign_read_bounds_bytes});
+      Field{"foreign_read_bounds_bytes", &DeviceMemory::foreign_read_bounds_bytes},
+      Field{"parent_uuid", &DeviceMemory::parent_uuid});
   bind_struct(m, "DeviceInfo", Field{"uuid", &DeviceInfo::uuid}, Field{"index", &DeviceInfo::index},
-              Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id});
+              Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id},
+              Field{"parent_uuid", &DeviceInfo::parent_uuid},
+              Field{"gpu_instance_id", &DeviceInfo::gpu_instance_id},
+              Field{"compute_instance_id", &DeviceInfo::compute_instance_id});
 }
 
 /// A key from Python; a bool is an int there, but no device.

@@ -48,6 +48,27 @@ Rows merged(Rows const& rows) {
   return result;
 }
 
+// (pid, bytes or None, instance or None), of records of one list or of several.
+using InstanceRows = std::vector<
+    std::tuple<std::uint32_t, std::optional<std::uint64_t>, std::optional<std::uint32_t>>>;
+
+InstanceRows merged_instances(InstanceRows const& rows) {
+  std::vector<nvml::ProcessRecord> records;
+  for (auto const& [pid, bytes, instance] : rows) {
+    records.push_back({.pid = pid,
+                       .process_used_bytes = bytes,
+                       .kinds = nvml::kCompute,
+                       .gpu_instance_id = instance,
+                       .compute_instance_id = instance});
+  }
+  nvml::merge_by_pid(records);
+  InstanceRows result;
+  for (auto const& record : records) {
+    result.emplace_back(record.pid, record.process_used_bytes, record.gpu_instance_id);
+  }
+  return result;
+}
+
 py::tuple own_record(Rows const& rows, std::uint32_t pid, std::vector<std::uint32_t> outer_pids,
                      bool initial_namespace, std::optional<std::uint32_t> remembered_pid,
                      bool driver_unused, std::optional<bool> context_live,
@@ -103,7 +124,7 @@ std::pair<std::optional<std::uint32_t>, bool> vote(
 }
 
 std::vector<std::size_t> visible(std::string const& value, std::vector<std::string> const& uuids) {
-  return visible_devices(value, {uuids.begin(), uuids.end()});
+  return match_visible(parse_visible(value), {uuids.begin(), uuids.end()});
 }
 
 bool same_device(py::bytes const& cuda_uuid, std::optional<std::string> cuda_pci,
@@ -162,7 +183,7 @@ void bind_device_rules(py::module_& m) {
         py::arg("free"), py::arg("used"));
   m.def("_fingerprint_vote", &vote, py::arg("steps"), py::arg("steps_left") = 0);
   m.def("_visible_devices", &visible, py::arg("value"), py::arg("uuids"));
-  m.def("_mig_name", &mig_name, py::arg("value"), py::arg("ordinal"));
+  m.def("_merge_instances", &merged_instances, py::arg("rows"));
   m.def("_same_device", &same_device, py::kw_only(), py::arg("cuda_uuid"), py::arg("cuda_pci"),
         py::arg("nvml_uuid"), py::arg("nvml_pci"), py::arg("mig_enabled") = py::none());
   m.def("_read_repeatedly", &read_repeatedly, py::arg("which"), py::arg("rounds"));

@@ -43,7 +43,11 @@ void self_facts(DeviceSession& session, DeviceTarget const& target,
     facts.context_live = false;
   }
   facts.mig_enabled.reset();
-  if (target.nvml != nullptr) facts.mig_enabled = target.nvml->mig_enabled;
+  if (target.nvml != nullptr) {
+    // An instance is not divided further: its list is the one in which we would stand.
+    facts.mig_enabled =
+        target.nvml->is_instance() ? std::optional(false) : target.nvml->mig_enabled;
+  }
   facts.allocator_reserved_bytes = allocator_reserved_bytes;
 }
 

@@ -106,6 +106,16 @@ std::string run_active_rung(DeviceSession& session, DeviceTarget const& target) 
   return found.reason;
 }
 
+DeviceInfo info_of(nvml::SessionDevice const& device) {
+  return {.uuid = device.uuid,
+          .index = device.index,
+          .name = device.name.empty() ? "unknown" : device.name,
+          .pci_bus_id = device.pci_bus_id,
+          .parent_uuid = device.parent_uuid,
+          .gpu_instance_id = device.gpu_instance_id,
+          .compute_instance_id = device.compute_instance_id};
+}
+
 }  // namespace
 
 std::vector<DeviceInfo> list_devices() {
@@ -116,12 +126,8 @@ std::vector<DeviceInfo> list_devices() {
       throw SourceUnavailableError(session.nvml.library().path(), session.nvml.reason());
     }
     std::vector<DeviceInfo> infos;
-    for (auto const* const device : session.nvml.devices()) {
-      infos.push_back({.uuid = device->uuid,
-                       .index = device->index,
-                       .name = device->name.empty() ? "unknown" : device->name,
-                       .pci_bus_id = device->pci_bus_id});
-    }
+    for (auto const* const device : session.nvml.gpus()) infos.push_back(info_of(*device));
+    for (auto const* const device : session.nvml.instances()) infos.push_back(info_of(*device));
     return infos;
   });
 }

@@ -37,7 +37,9 @@ void fill_processes(DeviceMemory& device, nvml::ProcessList const& list, Shares 
     device.processes[i] = {.pid = record.pid,
                            .process_used_bytes = record.process_used_bytes,
                            .owner = shares.owners[i],
-                           .kinds = {record.kinds}};
+                           .kinds = {record.kinds},
+                           .gpu_instance_id = record.gpu_instance_id,
+                           .compute_instance_id = record.compute_instance_id};
   }
 }
 
@@ -97,6 +99,7 @@ void fill_names(DeviceMemory& device, DeviceTarget const& target) {
   }
   if (target.nvml != nullptr) {
     device.index = target.nvml->index;
+    device.parent_uuid = target.nvml->parent_uuid;
     if (!target.nvml->name.empty()) device.name = target.nvml->name;
   }
 }

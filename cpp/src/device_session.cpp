@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <stdexcept>
 
+#include "memacct/ordinals.hpp"
 #include "memacct/process.hpp"
-#include "memacct/visible_devices.hpp"
 
 namespace memacct {
 namespace {
@@ -133,11 +132,19 @@ DeviceTarget DeviceSession::from_cuda(cuda::Device const& device) {
   DeviceTarget target{.uuid = {}, .nvml = nullptr, .cuda = device};
   if (device.uuid) {
     target.uuid = cuda::format_uuid(*device.uuid, "GPU-");
-    target.nvml = nvml.by_uuid(target.uuid);
-    if (target.nvml == nullptr) target.nvml = nvml.by_uuid(cuda::format_uuid(*device.uuid, "MIG-"));
+    auto const instance = cuda::format_uuid(*device.uuid, "MIG-");
+    // What is known first: NVML would be asked for the other at each reading.
+    target.nvml = nvml.known(target.uuid);
+    if (target.nvml == nullptr) target.nvml = nvml.known(instance);
+    if (target.nvml == nullptr) target.nvml = nvml.by_uuid(target.uuid);
+    if (target.nvml == nullptr) target.nvml = nvml.by_uuid(instance);
   }
   if (target.nvml == nullptr && device.pci_bus_id) target.nvml = nvml.by_pci(*device.pci_bus_id);
-  if (target.nvml != nullptr && !is_device(device, *target.nvml)) target.nvml = nullptr;
+  if (target.nvml != nullptr && !is_device(device, *target.nvml)) {
+    // Of an instance some drivers tell the GPU's UUID: that is no name for it.
+    if (target.nvml->uuid == target.uuid) target.uuid.clear();
+    target.nvml = nullptr;
+  }
   if (target.nvml != nullptr) target.uuid = target.nvml->uuid;
   if (target.uuid.empty()) target.uuid = "CUDA-" + std::to_string(device.ordinal);
   return target;
@@ -153,9 +160,12 @@ DeviceTarget DeviceSession::from_nvml(nvml::SessionDevice& device) {
 
 bool DeviceSession::hidden_from_driver(DeviceTarget const& target) {
   auto const& devices = driver.devices();
-  return !target.cuda && !devices.empty() &&
-         std::all_of(devices.begin(), devices.end(),
-                     [](cuda::Device const& device) { return device.uuid.has_value(); });
+  // Drivers before MIG tell of an instance its GPU's UUID: then it could be any of them.
+  auto const told = [&](cuda::Device const& device) {
+    return device.uuid && (target.nvml == nullptr || !target.nvml->is_instance() ||
+                           cuda::format_uuid(*device.uuid, "GPU-") != target.nvml->parent_uuid);
+  };
+  return !target.cuda && !devices.empty() && std::all_of(devices.begin(), devices.end(), told);
 }
 
 void DeviceSession::require_some_source() {
@@ -165,16 +175,10 @@ void DeviceSession::require_some_source() {
   }
 }
 
-// A key cannot be called wrong where no device could be looked up.
-void DeviceSession::require_any(bool none) const {
-  if (!none) return;
-  throw SourceUnavailableError(nvml.library().path(),
-                               nvml.notes().empty() ? "NVML lists no device" : nvml.notes().back());
-}
-
 std::vector<DeviceTarget> DeviceSession::everything() {
   std::vector<DeviceTarget> targets;
-  for (auto* const device : nvml.devices()) targets.push_back(from_nvml(*device));
+  for (auto* const device : nvml.gpus()) targets.push_back(from_nvml(*device));
+  for (auto* const device : nvml.instances()) targets.push_back(from_nvml(*device));
   for (auto const& device : driver.devices()) {
     auto const known = std::any_of(targets.begin(), targets.end(), [&](DeviceTarget const& target) {
       return target.cuda && target.cuda->ordinal == device.ordinal;
@@ -185,45 +189,28 @@ std::vector<DeviceTarget> DeviceSession::everything() {
 }
 
 DeviceTarget DeviceSession::by_ordinal(std::int64_t ordinal) {
-  auto const wrong = [&](std::string const& what, std::size_t count) {
-    return std::invalid_argument("device " + std::to_string(ordinal) + ": " + what + " " +
-                                 std::to_string(count) + (count == 1 ? " device" : " devices") +
-                                 (count == 0 ? "" : " (0 to " + std::to_string(count - 1) + ")"));
-  };
-  if (auto const devices = driver.devices(); !devices.empty()) {
-    if (ordinal < 0 || static_cast<std::size_t>(ordinal) >= devices.size()) {
-      throw wrong("this process's CUDA driver has", devices.size());
-    }
+  auto const devices = driver.devices();
+  // Once it is initialised the environment says nothing: it may have been changed since.
+  if (devices.empty() && driver.state() != cuda::DriverState::kInitialised) {
+    return from_nvml(device_of_ordinal(nvml, ordinal));
+  }
+  if (devices.empty()) {
+    throw SourceUnavailableError(driver.library().path(),
+                                 "the CUDA driver is initialised and does not list its devices");
+  }
+  if (ordinal >= 0 && static_cast<std::size_t>(ordinal) < devices.size()) {
     return from_cuda(devices[static_cast<std::size_t>(ordinal)]);
   }
-  auto const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  if (auto const name = visible != nullptr ? mig_name(visible, ordinal) : std::nullopt) {
-    // NVML enumerates no MIG instance, but gives one that is named.
-    if (auto* const instance = nvml.by_uuid(*name)) return from_nvml(*instance);
-    throw SourceUnavailableError(nvml.library().path(), "NVML does not know " + *name +
-                                                            ", which CUDA_VISIBLE_DEVICES names");
-  }
-  auto const all = nvml.devices();
-  require_any(all.empty());
-  std::vector<std::string_view> uuids;
-  for (auto const* const device : all) uuids.emplace_back(device->uuid);
-  std::vector<std::size_t> order;
-  if (visible != nullptr) {
-    order = visible_devices(visible, uuids);
-  } else {
-    for (std::size_t i = 0; i < all.size(); ++i) order.push_back(i);
-  }
-  if (ordinal < 0 || static_cast<std::size_t>(ordinal) >= order.size()) {
-    throw wrong(visible != nullptr ? "CUDA_VISIBLE_DEVICES=" + std::string(visible) + " leaves"
-                                   : "NVML lists",
-                order.size());
-  }
-  return from_nvml(*all[order[static_cast<std::size_t>(ordinal)]]);
+  throw std::invalid_argument("device " + std::to_string(ordinal) +
+                              ": this process's CUDA driver has " + std::to_string(devices.size()) +
+                              (devices.size() == 1 ? " device" : " devices") + " (0 to " +
+                              std::to_string(devices.size() - 1) + ")");
 }
 
 DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
   auto const all = everything();
-  require_any(all.empty());
+  // A key cannot be called wrong where no device could be looked up.
+  if (all.empty()) no_device_listed(nvml);
   auto const wanted = lowered(beginning);
   std::vector<DeviceTarget> found;
   for (auto const& target : all) {
@@ -232,9 +219,9 @@ DeviceTarget DeviceSession::by_uuid(std::string const& beginning) {
     if (wanted.size() > 4 && target.uuid.starts_with(wanted)) found.push_back(target);
   }
   if (found.size() == 1) return found.front();
-  // A MIG instance is not among the devices that NVML enumerates.
-  if (found.empty() && wanted.starts_with("MIG-")) {
-    if (auto* const instance = nvml.by_uuid(beginning)) return from_nvml(*instance);
+  // One that was made later than the others were listed, or that is named as in the past.
+  if (found.empty()) {
+    if (auto* const instance = instance_by_name(nvml, beginning)) return from_nvml(*instance);
   }
   throw std::invalid_argument(
       "device '" + beginning + "': " +

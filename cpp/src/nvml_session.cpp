@@ -23,6 +23,20 @@ void throw_if_wide(char const* name, int code) {
   }
 }
 
+std::optional<bool> is_divided(Api const& api, Device gpu) {
+  unsigned current = 0;
+  unsigned pending = 0;
+  if (api.mig_mode == nullptr) return std::nullopt;
+  int const code = api.mig_mode(gpu, &current, &pending);
+  if (code == kSuccess) return current != 0;
+  return means_absent(code) ? std::optional(false) : std::nullopt;
+}
+
+std::string name_of(InstanceFacts const& instance, std::string const& gpu) {
+  return old_instance_name(gpu, instance.gpu_instance_id.value_or(0),
+                           instance.compute_instance_id.value_or(0));
+}
+
 }  // namespace
 
 void Session::note(std::string text) {
@@ -138,7 +152,8 @@ void Session::describe(SessionDevice& device) {
     return false;
   };
   unsigned number = 0;
-  if (!device.index && ask("device_index", api_.device_index, &number)) {
+  auto const instance = device.lost ? std::nullopt : instance_facts(api_, handle);
+  if (!device.index && !instance && ask("device_index", api_.device_index, &number)) {
     device.index = static_cast<int>(number);
   }
   char text[96] = "";
@@ -149,21 +164,23 @@ void Session::describe(SessionDevice& device) {
   if (ask("device_pci", api_.device_pci, &pci)) {
     std::snprintf(text, sizeof text, "%08x:%02x:%02x.0", pci.domain, pci.bus, pci.device);
     device.pci_bus_id = text;
+    device.pci_model = {pci.pci_device_id, pci.pci_subsystem_id};
   }
   if (ask("device_uuid", api_.device_uuid, text, static_cast<unsigned>(sizeof text))) {
     device.uuid = text;
   } else {
     device.uuid = device.pci_bus_id ? "PCI-" + *device.pci_bus_id
                                     : "INDEX-" + std::to_string(device.index.value_or(-1));
+    // An instance's address is its GPU's, so the ids tell it from the others.
+    if (instance) device.uuid = name_of(*instance, device.uuid);
   }
   if (auto const known = lost_.find(device.uuid); known != lost_.end()) device.lost = known->second;
+  if (instance) {
+    describe_instance(device, *instance);
+  } else if (!device.lost) {
+    device.mig_enabled = is_divided(api_, handle);
+  }
   describe_memory(device);
-  if (api_.mig_mode == nullptr || device.lost) return;
-  unsigned mig = 0;
-  unsigned pending = 0;
-  int const code = api_.mig_mode(handle, &mig, &pending);
-  if (code == kSuccess) device.mig_enabled = mig != 0;
-  if (means_absent(code)) device.mig_enabled = false;
 }
 
 // Whose memory it is. A refusal is the usual answer of a card whose memory is its own.
@@ -182,37 +199,82 @@ void Session::describe_memory(SessionDevice& device) const {
   }
 }
 
-std::vector<SessionDevice*> Session::devices() {
-  if (!available()) return {};
+void Session::describe_instance(SessionDevice& device, InstanceFacts const& facts) {
+  device.gpu_instance_id = facts.gpu_instance_id;
+  device.compute_instance_id = facts.compute_instance_id;
+  if (facts.whole == nullptr) return;
+  auto const* const whole = add(facts.whole, std::nullopt);
+  device.parent_uuid = whole->uuid;
+  if (!device.pci_bus_id) device.pci_bus_id = whole->pci_bus_id;
+}
+
+// GPUs, then the instances of those that are divided.
+void Session::list_all() {
   unsigned count = 0;
-  if (!all_listed_ && api_.device_count != nullptr && api_.handle_by_index != nullptr &&
-      worked("device_count", api_.device_count(&count))) {
-    bool all_given = true;
-    for (unsigned i = 0; i < count; ++i) {
-      Device handle = nullptr;
-      int const code = api_.handle_by_index(i, &handle);
-      if (severity_of(code) == Severity::kDeviceLost) {
-        note("device " + std::to_string(i) + ": " + api_.describe("handle_by_index", code));
-      } else if (worked("handle_by_index", code)) {
-        add(handle, static_cast<int>(i))->index = static_cast<int>(i);
-        continue;
-      }
-      all_given = false;
-    }
-    all_listed_ = all_given;
+  if (all_listed_ || !available() || api_.device_count == nullptr ||
+      api_.handle_by_index == nullptr || !worked("device_count", api_.device_count(&count))) {
+    return;
   }
-  std::vector<SessionDevice*> all;
-  for (auto const& device : devices_) all.push_back(device.get());
-  std::sort(all.begin(), all.end(),
+  bool all_given = true;
+  for (unsigned i = 0; i < count; ++i) {
+    Device handle = nullptr;
+    int const code = api_.handle_by_index(i, &handle);
+    if (severity_of(code) == Severity::kDeviceLost) {
+      note("device " + std::to_string(i) + ": " + api_.describe("handle_by_index", code));
+    } else if (worked("handle_by_index", code)) {
+      add(handle, static_cast<int>(i))->index = static_cast<int>(i);
+      continue;
+    }
+    all_given = false;
+  }
+  for (auto* const gpu : gpus_known()) {
+    if (gpu->mig_enabled != true || gpu->lost) continue;
+    std::string problem;
+    for (auto* const handle : instances_of(api_, gpu->handle, problem)) (void)add(handle, {});
+    if (!problem.empty()) note(gpu->uuid + ": " + problem);
+  }
+  all_listed_ = all_given;
+}
+
+std::vector<SessionDevice*> Session::gpus_known() const {
+  std::vector<SessionDevice*> found;
+  for (auto const& device : devices_) {
+    if (!device->is_instance()) found.push_back(device.get());
+  }
+  std::sort(found.begin(), found.end(),
             [](SessionDevice const* a, SessionDevice const* b) { return a->index < b->index; });
-  return all;
+  return found;
+}
+
+std::vector<SessionDevice*> Session::gpus() {
+  list_all();
+  return gpus_known();
+}
+
+std::vector<SessionDevice*> Session::instances() {
+  list_all();
+  std::vector<SessionDevice*> found;
+  for (auto const* const gpu : gpus_known()) {
+    for (auto const& device : devices_) {
+      if (device->is_instance() && device->parent_uuid == gpu->uuid) found.push_back(device.get());
+    }
+  }
+  for (auto const& device : devices_) {
+    if (device->is_instance() && !device->parent_uuid) found.push_back(device.get());
+  }
+  return found;
+}
+
+SessionDevice* Session::known(std::string const& uuid) const {
+  for (auto const& device : devices_) {
+    if (device->uuid == uuid) return device.get();
+  }
+  return nullptr;
 }
 
 SessionDevice* Session::by_uuid(std::string const& uuid) {
   if (!available()) return nullptr;
-  for (auto const& device : devices_) {
-    if (device->uuid == uuid) return device.get();
-  }
+  if (auto* const device = known(uuid)) return device;
   Device handle = nullptr;
   if (api_.handle_by_uuid != nullptr) {
     int const code = api_.handle_by_uuid(uuid.c_str(), &handle);
@@ -223,10 +285,8 @@ SessionDevice* Session::by_uuid(std::string const& uuid) {
     }
     throw_if_wide("handle_by_uuid", code);
   }
-  for (auto* const device : devices()) {
-    if (device->uuid == uuid) return device;
-  }
-  return nullptr;
+  list_all();
+  return known(uuid);
 }
 
 SessionDevice* Session::by_pci(std::string const& bus_id) {
@@ -235,15 +295,15 @@ SessionDevice* Session::by_pci(std::string const& bus_id) {
   auto const same = [&](SessionDevice const& device) {
     return address && device.pci_bus_id && parse_pci(*device.pci_bus_id) == address;
   };
-  for (auto const& device : devices_) {
-    if (same(*device)) return device.get();
+  for (auto* const device : gpus_known()) {  // an instance has its GPU's address
+    if (same(*device)) return device;
   }
   Device handle = nullptr;
   if (api_.handle_by_pci != nullptr &&
       worked("handle_by_pci", api_.handle_by_pci(bus_id.c_str(), &handle))) {
     return add(handle, std::nullopt);
   }
-  for (auto* const device : devices()) {
+  for (auto* const device : gpus()) {
     if (same(*device)) return device;
   }
   return nullptr;
@@ -290,8 +350,12 @@ ProcessList Session::read_processes(SessionDevice const& device) {
 }
 
 void Session::read_processes(SessionDevice const& device, ProcessList& list) {
-  lists_.read(api_, device.handle,
-              {.total_bytes = device.total_bytes, .mig_enabled = device.mig_enabled}, list);
+  auto const divided = device.is_instance() ? std::optional(true) : device.mig_enabled;
+  lists_.read(api_, device.handle, {.total_bytes = device.total_bytes, .mig_enabled = divided},
+              list);
+  if (!list.complete && device.mig_enabled == true) {
+    list.reason += "; the GPU is divided into MIG instances, whose own lists are open";
+  }
 }
 
 }  // namespace memacct::nvml

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <tuple>
 
 namespace memacct::nvml {
 namespace {
@@ -14,7 +15,8 @@ constexpr int kGrowthAttempts = 6;
 // was given does so here, too; a buffer that once held a thousand records is not searched to its
 // end.
 constexpr std::size_t kSearchedBytes = 2048;
-constexpr std::uint32_t kLargestPid = 4194304;  // PID_MAX_LIMIT
+constexpr std::uint32_t kLargestPid = 4194304;     // PID_MAX_LIMIT
+constexpr std::uint32_t kLargestInstanceId = 255;  // today's largest is 14
 constexpr std::array<std::size_t, 3> kStrides{24, 16, 32};
 
 template <typename T>
@@ -40,9 +42,11 @@ bool all_plausible(std::span<std::byte const> buffer, std::size_t count, std::si
     auto const record = buffer.subspan(i * stride, stride);
     auto const bytes = load<std::uint64_t>(record, kRecordUsedOffset);
     if (bytes != kNotAvailable && limits.total_bytes && bytes > *limits.total_bytes) return false;
-    if (stride < 24 || limits.mig_enabled != false) continue;
-    if (load<std::uint32_t>(record, kRecordGpuInstanceOffset) != kNotAvailable32) return false;
-    if (load<std::uint32_t>(record, kRecordComputeInstanceOffset) != kNotAvailable32) return false;
+    if (stride < 24 || !limits.mig_enabled) continue;
+    for (auto const offset : {kRecordGpuInstanceOffset, kRecordComputeInstanceOffset}) {
+      auto const id = load<std::uint32_t>(record, offset);
+      if (id != kNotAvailable32 && !(*limits.mig_enabled && id <= kLargestInstanceId)) return false;
+    }
   }
   return true;
 }
@@ -58,7 +62,17 @@ void add_reason(ProcessList& list, std::string const& reason) {
   list.reason += (list.reason.empty() ? "" : "; ") + reason;
 }
 
-}  // namespace
+// Of the first instance: it may be told by a record without ids too. Of a further one: the sum, if
+// both numbers are known.
+void join(ProcessRecord& one, ProcessRecord const& other, std::size_t instances_count) {
+  auto const& a = one.process_used_bytes;
+  auto const& b = other.process_used_bytes;
+  bool const first = instances_count == 0;
+  one.process_used_bytes = first ? std::max(a, b) : a && b ? std::optional(*a + *b) : std::nullopt;
+  one.gpu_instance_id = first ? other.gpu_instance_id : std::nullopt;
+  one.compute_instance_id = first ? other.compute_instance_id : std::nullopt;
+  one.kinds |= other.kinds;
+}
 
 // One comparison of the buffer with itself, shifted by a byte: memcmp runs at the memory's speed.
 bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
@@ -67,22 +81,52 @@ bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
   return *first == kUnwritten && std::memcmp(first, first + 1, buffer.size() - begin - 1) == 0;
 }
 
-void merge_by_pid(std::vector<ProcessRecord>& records) {
-  auto const by_pid = [](ProcessRecord const& a, ProcessRecord const& b) { return a.pid < b.pid; };
-  if (!std::is_sorted(records.begin(), records.end(), by_pid)) {
-    std::sort(records.begin(), records.end(), by_pid);
-  }
+// One record for each pid, of records that are sorted by pid and instance, each instance once.
+void join_instances(std::vector<ProcessRecord>& records) {
   std::size_t kept = 0;
+  std::size_t instances_count = 0;
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (kept == 0 || records[kept - 1].pid != records[i].pid) {
       records[kept++] = records[i];
+      instances_count = records[i].gpu_instance_id ? 1 : 0;
+    } else {
+      join(records[kept - 1], records[i], instances_count++);
+    }
+  }
+  records.resize(kept);
+}
+
+// All ones, and all ids of a record that is too short to have them: no instance.
+std::optional<std::uint32_t> instance_id(std::span<std::byte const> record, std::size_t offset) {
+  if (offset + sizeof(std::uint32_t) > record.size()) return std::nullopt;
+  auto const id = load<std::uint32_t>(record, offset);
+  return id == kNotAvailable32 ? std::nullopt : std::optional(id);
+}
+
+}  // namespace
+
+void merge_by_pid(std::vector<ProcessRecord>& records) {
+  auto const key = [](ProcessRecord const& record) {
+    return std::tie(record.pid, record.gpu_instance_id, record.compute_instance_id);
+  };
+  auto const before = [&](ProcessRecord const& a, ProcessRecord const& b) {
+    return key(a) < key(b);
+  };
+  if (!std::is_sorted(records.begin(), records.end(), before)) {
+    std::sort(records.begin(), records.end(), before);
+  }
+  std::size_t kept = 0;
+  for (auto const& record : records) {  // told twice
+    if (kept == 0 || key(records[kept - 1]) != key(record)) {
+      records[kept++] = record;
       continue;
     }
     auto& one = records[kept - 1];
-    one.process_used_bytes = std::max(one.process_used_bytes, records[i].process_used_bytes);
-    one.kinds |= records[i].kinds;
+    one.process_used_bytes = std::max(one.process_used_bytes, record.process_used_bytes);
+    one.kinds |= record.kinds;
   }
   records.resize(kept);
+  join_instances(records);
 }
 
 ProcessRecord const* ProcessList::find(std::uint32_t pid) const noexcept {
@@ -149,7 +193,9 @@ void ProcessListReader::append(std::size_t count, std::size_t stride, ListKind k
     list.records.push_back(
         {.pid = load<std::uint32_t>(record, kRecordPidOffset),
          .process_used_bytes = bytes == kNotAvailable ? std::nullopt : std::optional(bytes),
-         .kinds = kind});
+         .kinds = kind,
+         .gpu_instance_id = instance_id(record, kRecordGpuInstanceOffset),
+         .compute_instance_id = instance_id(record, kRecordComputeInstanceOffset)});
   }
 }
 

@@ -492,6 +492,8 @@ class ProcessUsage:
     # "unknown": it cannot be told which records are ours, or our tree's, so this may be one
     owner: Literal["own", "tree", "foreign", "unknown"]
     kinds: tuple[str, ...]  # of "compute", "graphics", "mps"
+    gpu_instance_id: int | None  # the MIG instance where it runs; None where MIG is off
+    compute_instance_id: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> ProcessUsage: ...
@@ -568,6 +570,7 @@ class DeviceMemory:
     unified: UnifiedMemory | None  # None: the device's memory is its own
     virtualized: str | None  # a quota hook's file name: total, free and CUDA's are its numbers
     foreign_read_bounds_bytes: tuple[int, int] | None  # contain foreign at the memory's reading
+    parent_uuid: str | None  # of a MIG instance: its GPU, whose bytes include these
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceMemory: ...
@@ -575,12 +578,15 @@ class DeviceMemory:
 
 @final
 class DeviceInfo:
-    """A device as NVML lists it."""
+    """A GPU as NVML lists it, or a MIG instance of one."""
 
-    uuid: str
-    index: int | None
+    uuid: str  # "GPU-..." or "MIG-..."
+    index: int | None  # of a GPU
     name: str
     pci_bus_id: str | None
+    parent_uuid: str | None  # of an instance: its GPU
+    gpu_instance_id: int | None
+    compute_instance_id: int | None
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceInfo: ...
@@ -618,6 +624,9 @@ def _probe_stride(
     total_bytes: int | None = None,
     mig_enabled: bool | None = None,
 ) -> int | None: ...
+def _merge_instances(
+    rows: Sequence[tuple[int, int | None, int | None]],  # the last: its MIG instance
+) -> list[tuple[int, int | None, int | None]]: ...
 def _merge_by_pid(rows: _Rows) -> list[tuple[int, int | None]]: ...
 def _find_own(
     rows: _Rows,
@@ -642,7 +651,6 @@ def _fingerprint_vote(
     steps: Sequence[tuple[_Rows, _Rows, int]], steps_left: int = 0
 ) -> tuple[int | None, bool]: ...  # who leads far enough, whether anybody still can
 def _visible_devices(value: str, uuids: Sequence[str]) -> list[int]: ...
-def _mig_name(value: str, ordinal: int) -> str | None: ...
 def _same_device(
     *,
     cuda_uuid: bytes,  # 16 of them; b"": the driver does not tell

@@ -35,6 +35,8 @@ struct ProcessUsage {
   std::optional<std::uint64_t> process_used_bytes;
   Owner owner = Owner::kUnknown;
   ListKinds kinds;
+  std::optional<std::uint32_t> gpu_instance_id;  // of MIG: where it runs
+  std::optional<std::uint32_t> compute_instance_id;
   bool operator==(ProcessUsage const&) const = default;
 };
 
@@ -45,7 +47,7 @@ struct ProcessUsage {
 /// DESIGN.md.
 struct DeviceMemory {
   std::string uuid;
-  std::optional<int> index;         // NVML's
+  std::optional<int> index;         // NVML's; a MIG instance has none
   std::optional<int> cuda_ordinal;  // this process's, when its driver is initialised
   std::string name;
   MemorySource source = MemorySource::kNvmlV2;
@@ -70,6 +72,7 @@ struct DeviceMemory {
   std::optional<std::string> virtualized;  // a quota hook: total, free and CUDA's are its numbers
   /// Of an inconsistent reading: what listed others held when the memory was read.
   std::optional<std::pair<std::uint64_t, std::uint64_t>> foreign_read_bounds_bytes;
+  std::optional<std::string> parent_uuid;  // of a MIG instance: its GPU, whose bytes include these
   bool operator==(DeviceMemory const&) const = default;
 };
 
@@ -78,15 +81,19 @@ struct DeviceInfo {
   std::optional<int> index;
   std::string name;
   std::optional<std::string> pci_bus_id;
+  std::optional<std::string> parent_uuid;  // of a MIG instance: its GPU
+  std::optional<std::uint32_t> gpu_instance_id;
+  std::optional<std::uint32_t> compute_instance_id;
   bool operator==(DeviceInfo const&) const = default;
 };
 
-/// A CUDA ordinal (NVML's order filtered by CUDA_VISIBLE_DEVICES while this process has not
-/// initialised its driver), or a UUID or an unambiguous beginning of one.
+/// A CUDA ordinal, or a UUID or an unambiguous beginning of one. Before this process has
+/// initialised its driver an ordinal means what the environment makes it, and is refused where it
+/// could mean several: Note [Never a guess] in ordinals.hpp.
 using DeviceKey = std::variant<std::int64_t, std::string>;
 enum class DeviceSet {
   kAuto,  // the devices on which this process holds a context
-  kAll,   // all that NVML lists
+  kAll,   // all that NVML lists, and then the MIG instances of those that are divided
 };
 using DeviceSelection = std::variant<DeviceSet, std::vector<DeviceKey>>;
 
@@ -95,6 +102,7 @@ struct DeviceOptions {
   bool with_cuda = false;  // cuMemGetInfo beside NVML, where a context is live
 };
 
+/// GPUs, then their MIG instances.
 /// @throws SourceUnavailableError if there is no NVML here.
 [[nodiscard]] std::vector<DeviceInfo> list_devices();
 

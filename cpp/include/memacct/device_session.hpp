@@ -113,7 +113,6 @@ class DeviceSession {
     return pid_ == pid && generation_ == generation;
   }
   void require_some_source();
-  void require_any(bool none) const;
 
   std::int32_t pid_;  // beside the generation: a raw clone() is not counted there
   std::uint32_t generation_;

@@ -32,6 +32,12 @@ namespace memacct::nvml {
   X(device_pci, int(Device, PciInfo*), "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo_v2",       \
     "nvmlDeviceGetPciInfo")                                                                        \
   X(mig_mode, int(Device, unsigned*, unsigned*), "nvmlDeviceGetMigMode")                           \
+  X(is_instance, int(Device, unsigned*), "nvmlDeviceIsMigDeviceHandle")                            \
+  X(instance_places, int(Device, unsigned*), "nvmlDeviceGetMaxMigDeviceCount")                     \
+  X(instance_by_place, int(Device, unsigned, Device*), "nvmlDeviceGetMigDeviceHandleByIndex")      \
+  X(whole_of_instance, int(Device, Device*), "nvmlDeviceGetDeviceHandleFromMigDeviceHandle")       \
+  X(gpu_instance_id, int(Device, unsigned*), "nvmlDeviceGetGpuInstanceId")                         \
+  X(compute_instance_id, int(Device, unsigned*), "nvmlDeviceGetComputeInstanceId")                 \
   X(compute_capability, int(Device, int*, int*), "nvmlDeviceGetCudaComputeCapability")             \
   X(numa_node, int(Device, unsigned*), "nvmlDeviceGetNumaNodeId")                                  \
   X(memory_v2, int(Device, MemoryV2*), "nvmlDeviceGetMemoryInfo_v2")                               \

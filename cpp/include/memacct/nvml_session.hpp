@@ -6,31 +6,39 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "memacct/dylib.hpp"
 #include "memacct/nvml_api.hpp"
+#include "memacct/nvml_instances.hpp"
 #include "memacct/nvml_reading.hpp"
 #include "memacct/process_list.hpp"
 
 namespace memacct::nvml {
 
-/// A device that NVML has given a handle for. What it did not tell is unknown, except for
-/// `uuid`, the key of everything else: where NVML has none it is "PCI-<bus id>", or
-/// "INDEX-<n>" without that.
+/// A GPU, or a MIG instance of one, that NVML has given a handle for. What it did not tell is
+/// unknown, except for `uuid`, the key of everything else: where NVML has none it is "PCI-<bus
+/// id>", or "INDEX-<n>" without that.
 struct SessionDevice {
   Device handle = nullptr;
   std::string uuid;
-  std::optional<int> index;
+  std::optional<int> index;  // of a GPU
   std::string name;
-  std::optional<std::string> pci_bus_id;
-  std::optional<bool> mig_enabled;
+  std::optional<std::string> pci_bus_id;              // of an instance: its GPU's
+  std::pair<std::uint32_t, std::uint32_t> pci_model;  // device and subsystem id; 0: unknown
+  std::optional<bool> mig_enabled;                    // of a GPU: it is divided into instances
+  std::optional<std::string> parent_uuid;             // of an instance: its GPU
+  std::optional<std::uint32_t> gpu_instance_id;
+  std::optional<std::uint32_t> compute_instance_id;
   std::optional<bool> integrated;  // by its compute capability; the CUDA driver knows better
   std::optional<int> numa_node;    // its memory is the kernel's, as that node
   std::optional<std::uint64_t> total_bytes;  // of the last reading
   std::optional<CallError> lost;             // the call that ended its use
   /// In use and in no record, when collects last agreed; see DESIGN.md.
   std::optional<std::int64_t> unlisted_bytes;
+
+  [[nodiscard]] bool is_instance() const noexcept { return uuid.starts_with("MIG-"); }
 };
 
 /// Why there is no value.
@@ -48,10 +56,15 @@ class Session {
   /// Why it is not available.
   [[nodiscard]] std::string const& reason() const noexcept { return reason_; }
 
-  /// All devices, in NVML's order. One that NVML lists and does not give (blocked by a
+  /// All GPUs, in NVML's order. One that NVML lists and does not give (blocked by a
   /// control group, lost) is left out, with a note.
   /// @throws CallError, here and below, for codes that concern more than the one call.
-  [[nodiscard]] std::vector<SessionDevice*> devices();
+  [[nodiscard]] std::vector<SessionDevice*> gpus();
+  /// The MIG instances of all GPUs, in their order. Those that were made after the GPUs were
+  /// listed are found by their UUID alone.
+  [[nodiscard]] std::vector<SessionDevice*> instances();
+  /// By the whole UUID; null if it is not of the devices that have been looked up so far.
+  [[nodiscard]] SessionDevice* known(std::string const& uuid) const;
   /// By the whole UUID; null if NVML does not know it.
   [[nodiscard]] SessionDevice* by_uuid(std::string const& uuid);
   [[nodiscard]] SessionDevice* by_pci(std::string const& bus_id);
@@ -95,6 +108,9 @@ class Session {
   void initialise();
   [[nodiscard]] SessionDevice* add(Device handle, std::optional<int> index);
   void describe(SessionDevice& device);
+  void describe_instance(SessionDevice& device, InstanceFacts const& facts);
+  [[nodiscard]] std::vector<SessionDevice*> gpus_known() const;
+  void list_all();
   void note_loss_of_access(int code) noexcept;
   void describe_memory(SessionDevice& device) const;
   [[nodiscard]] bool worked(char const* name, int code);

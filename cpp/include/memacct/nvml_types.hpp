@@ -57,8 +57,8 @@ static_assert(sizeof(MemoryV2) == 40 && offsetof(MemoryV2, total) == 8);
 /// answer FUNCTION_NOT_FOUND from inside an existing function (nvidia-settings#78).
 inline constexpr std::uint32_t kMemoryV2Tag = 0x02000028;
 
-/// nvmlPciInfo_t. Only domain, bus and device are read: they lie at these offsets in every
-/// version, while busId moved.
+/// nvmlPciInfo_t. busId is not read: it moved, while the numbers lie at these offsets in every
+/// version.
 struct PciInfo {
   char bus_id_legacy[16];
   std::uint32_t domain;

@@ -22,6 +22,9 @@ struct ProcessRecord {
   /// for the attribution to judge.
   std::optional<std::uint64_t> process_used_bytes;
   unsigned kinds = 0;
+  /// The MIG instance where it runs; unknown where there is none.
+  std::optional<std::uint32_t> gpu_instance_id;
+  std::optional<std::uint32_t> compute_instance_id;
   bool operator==(ProcessRecord const&) const = default;
 };
 
@@ -42,13 +45,14 @@ struct ProcessList {
 [[nodiscard]] bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin);
 
 /// Sorts by pid and leaves one record for each, with the largest of its numbers: a process in
-/// two lists holds the same memory, told twice. Pure.
+/// two lists holds the same memory, told twice. On two MIG instances it holds both: the sum,
+/// and no instance. Pure.
 void merge_by_pid(std::vector<ProcessRecord>& records);
 
 /// What a record must satisfy, as far as it is known.
 struct RecordLimits {
   std::optional<std::uint64_t> total_bytes;
-  std::optional<bool> mig_enabled;  // off: the instance ids are all ones
+  std::optional<bool> mig_enabled;  // off: the instance ids are all ones; on: they are small
 };
 
 /// The byte that the buffer holds before a call: bytes that differ afterwards were written.

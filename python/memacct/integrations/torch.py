@@ -36,9 +36,12 @@ def _read(index: int) -> _core.AllocatorMemory:
 
 
 def device_uuid(index: int) -> str:
-    """Returns the ``GPU-…`` identifier of CUDA device ``index`` (no context is made)."""
+    """Returns the ``GPU-…`` or ``MIG-…`` identifier of CUDA device ``index``; makes no context.
+
+    torch gives 16 bytes, and of an instance its own; the name alone says which they are.
+    """
     properties: Any = torch.cuda.get_device_properties(index)
-    return f"GPU-{properties.uuid}"
+    return f"{'MIG' if ' MIG ' in properties.name else 'GPU'}-{properties.uuid}"
 
 
 def allocator_of(device: _core.DeviceKey) -> TorchAllocator | None:

@@ -20,13 +20,13 @@ class ScenarioTenant:
 
     Attributes:
         holds: what it allocates besides its context, in whole pages of 2 MiB.
-        device: the machine's device.
+        device: the machine's device, or the UUID of a MIG instance.
         context_bytes: its context; None: the machine's.
         lists: those of NVML's lists that it stands in.
     """
 
     holds: Size = 0
-    device: int = 0
+    device: int | str = 0
     context_bytes: Size | None = None
     lists: tuple[ListName, ...] = ("compute",)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memacct._errors import ConfigError
 from memacct.sim import (
     _scenarios_drivers,
+    _scenarios_instances,
     _scenarios_moving,
     _scenarios_pids,
     _scenarios_quota,
@@ -32,6 +33,7 @@ _FAMILIES: tuple[tuple[Scenario, ...], ...] = (
     _scenarios_drivers.ALL,
     _scenarios_moving.ALL,
     _scenarios_pids.ALL,
+    _scenarios_instances.ALL,
     _scenarios_quota.ALL,
     _scenarios_unified.ALL,
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memacct._units import GIB, MIB
+from memacct.sim._scenarios_instances import FIRST_UUID, GPU_UUID
 
 CONTEXT_BYTES = 400 * MIB
 ALLOCATED_BYTES = 64 * MIB
@@ -117,4 +118,28 @@ PIDS = {
     "two-lists": _RIGHT,
 }
 
-ANSWERS: dict[str, Answer] = {**DRIVERS, **PIDS}
+_INSTANCE = {"uuid": FIRST_UUID, "parent_uuid": GPU_UUID, "index": None, "cuda_ordinal": 0}
+_OTHER_BYTES = 5 * GIB + CONTEXT_BYTES  # on the other instance
+_BOTH_IN_USE_BYTES = IN_USE_BYTES + _OTHER_BYTES
+_BOTH_RESERVED_BYTES = GIB + 2 * RESERVED_BYTES
+_WHOLE: dict[str, Any] = {
+    "key": GPU_UUID,
+    "total_bytes": 141 * GIB,
+    "reserved_bytes": _BOTH_RESERVED_BYTES,
+    "device_used_bytes": _BOTH_IN_USE_BYTES,
+    "free_bytes": 141 * GIB - _BOTH_RESERVED_BYTES - _BOTH_IN_USE_BYTES,
+    "fields": {"uuid": GPU_UUID, "parent_uuid": None, "index": 0, "cuda_ordinal": None},
+}
+
+INSTANCES = {
+    # Not the GPU's 141 GiB, nor who is on another instance.
+    "mig": Answer(fields=_INSTANCE),
+    "mig-parent": Answer(
+        **_WHOLE | _NOBODY_KNOWN | {"tree_bytes": 0, "bounds_bytes": (None, _BOTH_IN_USE_BYTES)},
+        reason="divided into MIG instances",
+    ),
+    "mig-monitored": Answer(**_WHOLE, foreign_bytes=NEIGHBOUR_BYTES + _OTHER_BYTES),
+    "unlike-gpus": Answer(fields={"index": 1, "cuda_ordinal": 0, "name": "NVIDIA H100"}),
+}
+
+ANSWERS: dict[str, Answer] = {**DRIVERS, **PIDS, **INSTANCES}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -271,7 +273,21 @@ UUIDS = ["GPU-aaaa1111", "GPU-aaaa2222", "GPU-bbbb3333", "MIG-cccc4444"]
         ("GPU-b,GPU-aaaa1", [2, 0]),
         ("GPU-aaaa", []),
         ("GPU-b,1", [2]),
+        ("1,GPU-b", [1]),
         ("GPU-b,GPU-bbbb", []),
+        ("GPU-b,GPU-x,GPU-b", []),  # twice, though what is before it names no device
+        ("0,9,0", []),
+        ("0,99999999999999999999,99999999999999999999", []),
+        ("0,99999999999999999999,99999999999999999998", [0]),
+        ("-0", [0]),
+        ("+1,007", [1]),
+        ("+", []),
+        ("- 1", []),
+        ("1 2,0", [1, 0]),
+        ("0,,1", [0]),
+        (" GPU-b", []),
+        ("GPU-b ,GPU-aaaa1", []),
+        ("GPU-b,MIG-c", [2]),
         ("MIG-c", [3]),
         ("none", []),
     ],
@@ -281,19 +297,20 @@ def test_visible_devices(value: str, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "names"),
+    ("rows", "merged"),
     [
-        ("MIG-a", ["MIG-a", None]),
-        (" MIG-a , MIG-b ", ["MIG-a", "MIG-b", None]),
-        ("GPU-a,MIG-b", [None, "MIG-b"]),
-        ("MIG-a,0,MIG-b", ["MIG-a", None, None]),
-        ("0", [None]),
-        ("", [None]),
+        # Told twice, once by a record that is too short for ids.
+        ([(7, 5, None), (7, 6, 1)], [(7, 6, 1)]),
+        ([(7, 5, 1), (7, None, 1), (8, 1, 2)], [(7, 5, 1), (8, 1, 2)]),
+        # On two instances, on three: it holds all of it, and is in none alone.
+        ([(7, 5, 2), (7, 6, 1)], [(7, 11, None)]),
+        ([(7, 5, 2), (7, 6, 1), (7, 5, 2), (7, 4, 3)], [(7, 15, None)]),
+        ([(7, 5, 2), (7, None, 1)], [(7, None, None)]),
     ],
 )
-def test_the_names_of_mig_instances(value: str, names: list[str | None]) -> None:
-    assert [_core._mig_name(value, i) for i in range(len(names))] == names
-    assert _core._mig_name(value, -1) is None
+def test_one_record_for_each_process(rows: list[Any], merged: list[Any]) -> None:
+    for order in permutations(rows):
+        assert _core._merge_instances(order) == merged
 
 
 UUID_BYTES = bytes(range(16))

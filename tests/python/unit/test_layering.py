@@ -38,12 +38,12 @@ CPP = [
     | {"nvml_api", "nvml_reading", "cuda_api", "process_watch"},
     {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
-    | {"unified"},
+    | {"nvml_instances", "unified"},
     {"told_bytes"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
-    {"device", "reading_room", "shares"},
+    {"device", "reading_room", "shares", "ordinals"},
     {"device_session"},
     {"collector", "target_cache"},
     {"device_reader"},
