@@ -38,7 +38,7 @@ class Collector {
         target_(target),
         request_(request),
         integrated_(is_integrated(target)),
-        facts_(self_facts(session, target, request.allocator_reserved_bytes)) {}
+        facts_(self_facts(session, target, request.allocator)) {}
 
   [[nodiscard]] Collect collect();
   [[nodiscard]] SelfFacts const& facts() const noexcept { return facts_; }
@@ -252,10 +252,25 @@ void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares sha
   if (!shares.reason.empty()) reason += (reason.empty() ? "" : "; ") + shares.reason;
 }
 
+/// The allocator's claim beside what the driver says; the driver's numbers stay as they are.
+void join_allocator(DeviceMemory& device, AllocatorClaim const& claim) {
+  device.allocator_reserved_bytes = claim.reserved_bytes;
+  auto most = device.total_bytes;
+  if (device.device_used_bytes) most = std::min(most, *device.device_used_bytes);
+  if (device.own_bytes) {
+    auto const most_held = device.own_read_bounds_bytes
+                               ? std::max(*device.own_bytes, device.own_read_bounds_bytes->second)
+                               : *device.own_bytes;
+    device.non_torch_bytes = static_cast<std::int64_t>(*device.own_bytes - claim.reserved_bytes);
+    most = std::min(most, most_held);
+  }
+  device.allocator_inconsistent = claim.reserved_bytes > most;
+}
+
 }  // namespace
 
 SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
-                     std::optional<std::uint64_t> allocator_reserved_bytes) {
+                     std::optional<AllocatorClaim> const& allocator) {
   SelfFacts facts;
   facts.names = session.names;
   facts.remembered_pid = session.identified_pid;
@@ -268,7 +283,7 @@ SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
     facts.context_live = false;
   }
   if (target.nvml != nullptr) facts.mig_enabled = target.nvml->mig_enabled;
-  facts.allocator_reserved_bytes = allocator_reserved_bytes;
+  if (allocator) facts.allocator_reserved_bytes = allocator->backed_bytes;
   return facts;
 }
 
@@ -304,6 +319,7 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
     // Known after the memory was read and not before: no bound of what it was then.
     device.attribution.own_bounds_bytes = {std::nullopt, high};
   }
+  if (request.allocator) join_allocator(device, *request.allocator);
   fill_shares(device, collect.list, divide(collect.list, collect.own, session.names, session.tree));
   return device;
 }

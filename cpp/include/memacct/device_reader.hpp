@@ -8,7 +8,7 @@
 namespace memacct {
 
 struct ReadRequest {
-  std::optional<std::uint64_t> allocator_reserved_bytes;
+  std::optional<AllocatorClaim> allocator;
   bool with_cuda = false;
 };
 
@@ -24,6 +24,6 @@ inline constexpr int kCollectAttempts = 8;
 
 /// What is known of this process apart from the list, for find_own().
 [[nodiscard]] SelfFacts self_facts(DeviceSession& session, DeviceTarget const& target,
-                                   std::optional<std::uint64_t> allocator_reserved_bytes);
+                                   std::optional<AllocatorClaim> const& allocator);
 
 }  // namespace memacct
