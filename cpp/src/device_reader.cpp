@@ -253,18 +253,22 @@ void fill_shares(DeviceMemory& device, nvml::ProcessList const& list, Shares sha
 }
 
 /// The allocator's claim beside what the driver says; the driver's numbers stay as they are.
-void join_allocator(DeviceMemory& device, AllocatorClaim const& claim) {
-  device.allocator_reserved_bytes = claim.reserved_bytes;
+void join_allocator(DeviceMemory& device, std::optional<AllocatorClaim> const& claim) {
+  device.allocator_reserved_bytes.reset();
+  device.non_torch_bytes.reset();
+  device.allocator_inconsistent.reset();
+  if (!claim) return;
+  device.allocator_reserved_bytes = claim->reserved_bytes;
   auto most = device.total_bytes;
   if (device.device_used_bytes) most = std::min(most, *device.device_used_bytes);
   if (device.own_bytes) {
     auto const most_held = device.own_read_bounds_bytes
                                ? std::max(*device.own_bytes, device.own_read_bounds_bytes->second)
                                : *device.own_bytes;
-    device.non_torch_bytes = static_cast<std::int64_t>(*device.own_bytes - claim.reserved_bytes);
+    device.non_torch_bytes = static_cast<std::int64_t>(*device.own_bytes - claim->reserved_bytes);
     most = std::min(most, most_held);
   }
-  device.allocator_inconsistent = claim.reserved_bytes > most;
+  device.allocator_inconsistent = claim->reserved_bytes > most;
 }
 
 }  // namespace
@@ -319,7 +323,7 @@ DeviceMemory read_target(DeviceSession& session, DeviceTarget const& target,
     // Known after the memory was read and not before: no bound of what it was then.
     device.attribution.own_bounds_bytes = {std::nullopt, high};
   }
-  if (request.allocator) join_allocator(device, *request.allocator);
+  join_allocator(device, request.allocator);
   fill_shares(device, collect.list, divide(collect.list, collect.own, session.names, session.tree));
   return device;
 }

@@ -30,7 +30,7 @@ def read_allocators() -> tuple[_core.AllocatorMemory, ...] | None:
     torch. Whatever goes wrong inside torch, the snapshot goes on without: the account is
     unknown, and the reason is logged the first time that it comes up.
 
-    Cost: 0.2 us until torch has initialised CUDA; then about 35 us a device, with the GIL.
+    Cost: 0.4 us until torch has initialised CUDA; then about 40 us a device, with the GIL.
     """
     try:
         if not _torch_uses_cuda():
