@@ -56,9 +56,10 @@ def _owned_pools() -> set[str]:
     searched among all objects. C++ users, such as torch.compile's trees of graphs, stay unseen.
     """
     found = set()
+    mem_pool = getattr(torch.cuda, "MemPool", ())  # since 2.5
     for item in gc.get_objects():
         kind = type(item)
-        if issubclass(kind, torch.cuda.MemPool):
+        if issubclass(kind, mem_pool):
             found.add(_name(item.id))
         elif issubclass(kind, torch.cuda.CUDAGraph):
             pool_id = _pool_of(item)
