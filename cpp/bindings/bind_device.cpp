@@ -54,7 +54,10 @@ void bind_structs(py::module_& m) {
       Field{"own_read_bounds_bytes", &DeviceMemory::own_read_bounds_bytes},
       Field{"unified", &DeviceMemory::unified}, Field{"virtualized", &DeviceMemory::virtualized},
       Field{"foreign_read_bounds_bytes", &DeviceMemory::foreign_read_bounds_bytes},
-      Field{"parent_uuid", &DeviceMemory::parent_uuid});
+      Field{"parent_uuid", &DeviceMemory::parent_uuid},
+      Field{"allocator_reserved_bytes", &DeviceMemory::allocator_reserved_bytes},
+      Field{"non_torch_bytes", &DeviceMemory::non_torch_bytes},
+      Field{"allocator_inconsistent", &DeviceMemory::allocator_inconsistent});
   bind_struct(m, "DeviceInfo", Field{"uuid", &DeviceInfo::uuid}, Field{"index", &DeviceInfo::index},
               Field{"name", &DeviceInfo::name}, Field{"pci_bus_id", &DeviceInfo::pci_bus_id},
               Field{"parent_uuid", &DeviceInfo::parent_uuid},
@@ -86,15 +89,19 @@ py::tuple read_devices_tuple(py::handle which,
                              std::optional<std::map<std::string, std::uint64_t>> reserved,
                              bool with_cuda) {
   auto const selection = parse_selection(which);
-  DeviceOptions options{.allocator_reserved_bytes = {}, .with_cuda = with_cuda};
-  if (reserved) options.allocator_reserved_bytes = std::move(*reserved);
+  DeviceOptions options{.allocators = {}, .with_cuda = with_cuda};
+  for (auto const& [uuid, bytes] : reserved.value_or(std::map<std::string, std::uint64_t>{})) {
+    options.allocators[uuid] = {.reserved_bytes = bytes, .backed_bytes = bytes};
+  }
   return py::tuple(py::cast(without_gil([&] { return read_devices(selection, options); })));
 }
 
 DeviceMemory read_device_by_key(py::handle key, std::optional<std::uint64_t> reserved,
                                 bool with_cuda) {
   auto const parsed = parse_key(key);
-  return without_gil([&] { return read_device(parsed, reserved, with_cuda); });
+  std::optional<AllocatorClaim> claim;
+  if (reserved) claim = {.reserved_bytes = *reserved, .backed_bytes = *reserved};
+  return without_gil([&] { return read_device(parsed, claim, with_cuda); });
 }
 
 Attribution identify_by_key(py::handle key) {

@@ -18,6 +18,7 @@ void bind_mappings(py::module_& m);
 void bind_residency(py::module_& m);
 void bind_device(py::module_& m);
 void bind_device_rules(py::module_& m);
+void bind_allocator(py::module_& m);
 void bind_snapshot(py::module_& m);
 void bind_timeline(py::module_& m);
 void bind_tree(py::module_& m);

@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bindings::bind_residency(m);
   bindings::bind_device(m);
   bindings::bind_device_rules(m);
+  bindings::bind_allocator(m);
   bindings::bind_snapshot(m);
   bindings::bind_sampler(m);
   bindings::bind_timeline(m);

@@ -30,7 +30,7 @@ std::optional<std::int64_t> unlisted_bytes(Collect const& collect) {
 }  // namespace
 
 void self_facts(DeviceSession& session, DeviceTarget const& target,
-                std::optional<std::uint64_t> allocator_reserved_bytes, SelfFacts& facts) {
+                std::optional<AllocatorClaim> const& allocator, SelfFacts& facts) {
   facts.names = session.names;
   facts.remembered_pid = session.identified_pid;
   facts.numbers_ours = session.numbers_ours ? std::optional(true) : std::nullopt;
@@ -48,7 +48,8 @@ void self_facts(DeviceSession& session, DeviceTarget const& target,
     facts.mig_enabled =
         target.nvml->is_instance() ? std::optional(false) : target.nvml->mig_enabled;
   }
-  facts.allocator_reserved_bytes = allocator_reserved_bytes;
+  facts.allocator_reserved_bytes.reset();
+  if (allocator) facts.allocator_reserved_bytes = allocator->backed_bytes;
 }
 
 Collector::Collector(DeviceSession& session, DeviceTarget const& target, ReadRequest const& request,
@@ -59,7 +60,7 @@ Collector::Collector(DeviceSession& session, DeviceTarget const& target, ReadReq
       integrated_(is_integrated(target)),
       memo_(memo),
       room_(session.room) {
-  self_facts(session, target, request.allocator_reserved_bytes, room_.facts);
+  self_facts(session, target, request.allocator, room_.facts);
   room_.asked = room_.facts;
 }
 

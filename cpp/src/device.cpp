@@ -41,10 +41,13 @@ void read_one(DeviceSession& session, DeviceTarget const& target, ReadRequest co
 }
 
 ReadRequest request_for(DeviceTarget const& target, DeviceOptions const& options) {
-  ReadRequest request{.allocator_reserved_bytes = {}, .with_cuda = options.with_cuda};
-  auto const found = options.allocator_reserved_bytes.find(target.uuid);
-  if (found != options.allocator_reserved_bytes.end()) {
-    request.allocator_reserved_bytes = found->second;
+  ReadRequest request{.allocator = {}, .with_cuda = options.with_cuda};
+  auto const found = options.allocators.find(target.uuid);
+  if (found != options.allocators.end()) {
+    request.allocator = found->second;
+  } else if (target.cuda) {
+    auto const numbered = options.allocators_by_ordinal.find(target.cuda->ordinal);
+    if (numbered != options.allocators_by_ordinal.end()) request.allocator = numbered->second;
   }
   return request;
 }
@@ -156,13 +159,13 @@ void read_devices_into(DeviceSelection const& which, DeviceOptions const& option
   });
 }
 
-DeviceMemory read_device(DeviceKey const& key,
-                         std::optional<std::uint64_t> allocator_reserved_bytes, bool with_cuda) {
+DeviceMemory read_device(DeviceKey const& key, std::optional<AllocatorClaim> allocator,
+                         bool with_cuda) {
   auto& session = DeviceSession::current();
   SessionLock const lock(session);
   return session.run([&] {
     return read_one(session, session.target(key),
-                    {.allocator_reserved_bytes = allocator_reserved_bytes, .with_cuda = with_cuda});
+                    {.allocator = allocator, .with_cuda = with_cuda});
   });
 }
 

@@ -57,6 +57,25 @@ void fill_shares(DeviceMemory& device, Shares const& shares) {
   if (!shares.reason.empty()) (reason += reason.empty() ? "" : "; ") += shares.reason;
 }
 
+/// The allocator's claim beside what the driver says; the driver's numbers stay as they are.
+void join_allocator(DeviceMemory& device, std::optional<AllocatorClaim> const& claim) {
+  device.allocator_reserved_bytes.reset();
+  device.non_torch_bytes.reset();
+  device.allocator_inconsistent.reset();
+  if (!claim) return;
+  device.allocator_reserved_bytes = claim->reserved_bytes;
+  auto most = device.total_bytes;
+  if (device.device_used_bytes) most = std::min(most, *device.device_used_bytes);
+  if (device.own_bytes) {
+    auto const most_held = device.own_read_bounds_bytes
+                               ? std::max(*device.own_bytes, device.own_read_bounds_bytes->second)
+                               : *device.own_bytes;
+    device.non_torch_bytes = static_cast<std::int64_t>(*device.own_bytes - claim->reserved_bytes);
+    most = std::min(most, most_held);
+  }
+  device.allocator_inconsistent = claim->reserved_bytes > most;
+}
+
 /// What is known of a reading whose values did not hold at once.
 void fill_bounds(DeviceMemory& device, Collect const& collect,
                  std::optional<std::uint64_t> high_bytes) {
@@ -136,6 +155,7 @@ void read_target(DeviceSession& session, DeviceTarget const& target, ReadRequest
   if (device.virtualized) high.reset();
   attribute(own, session.room.facts, high, device.attribution);
   if (!collect.consistent) fill_bounds(device, collect, high);
+  join_allocator(device, request.allocator);
   fill_processes(device, memo.look.list, memo.shares);
   fill_shares(device, memo.shares);
 }

@@ -72,9 +72,25 @@ DeviceOptions device_options(std::optional<std::vector<AllocatorMemory>> const& 
   DeviceOptions options;
   if (!allocators) return options;
   for (auto const& allocator : *allocators) {
-    options.allocator_reserved_bytes[allocator.uuid] = allocator.reserved_bytes;
+    AllocatorClaim const claim{
+        .reserved_bytes = allocator.reserved_bytes,
+        .backed_bytes = allocator.backed_bytes.value_or(allocator.reserved_bytes)};
+    options.allocators[allocator.uuid] = claim;
+    if (allocator.cuda_ordinal) options.allocators_by_ordinal[*allocator.cuda_ordinal] = claim;
   }
   return options;
+}
+
+// CUDA's name of a MIG instance is not NVML's: the ordinal tells that it is one device.
+void name_as_devices(std::vector<AllocatorMemory>& allocators,
+                     std::vector<DeviceMemory> const& devices) {
+  for (auto& allocator : allocators) {
+    for (auto const& device : devices) {
+      if (allocator.cuda_ordinal && allocator.cuda_ordinal == device.cuda_ordinal) {
+        allocator.uuid = device.uuid;
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -99,6 +115,7 @@ Snapshot take_snapshot(SnapshotRequest const& request, bool with_devices, std::u
   if (with_devices) {
     auto const options = device_options(result.torch);
     read_if_available(result.devices, [&] { return read_devices(*request.devices, options); });
+    if (result.torch && result.devices) name_as_devices(*result.torch, *result.devices);
   } else if (request.devices) {
     result.devices.emplace();
   }

@@ -18,6 +18,7 @@ from memacct._errors import (
 )
 
 if TYPE_CHECKING:
+    from memacct._allocators import fragmentation
     from memacct._measure import Measurement, measure
     from memacct._sampler import Sampler
     from memacct._timeline import Timeline, checkpoint, current_timeline, span
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from memacct._trace_events import ForeignEvent, ResidueTrend
     from memacct._tree import TreeDelta
     from memacct._types import SnapshotDelta
+    from memacct.accounting.fragmentation_types import Fragmentation
 
 __all__ = [
     "Baseline",
@@ -35,6 +37,7 @@ __all__ = [
     "ConfigError",
     "DriverError",
     "ForeignEvent",
+    "Fragmentation",
     "IdentityCheck",
     "Mappings",
     "Measurement",
@@ -60,6 +63,7 @@ __all__ = [
     "__version__",
     "checkpoint",
     "current_timeline",
+    "fragmentation",
     "measure",
     "read_timeline",
     "snapshot",
@@ -73,6 +77,7 @@ __all__ = [
 _LATER = {
     "Baseline": "_timeline_types",
     "ForeignEvent": "_trace_events",
+    "Fragmentation": "accounting.fragmentation_types",
     "IdentityCheck": "_timeline_types",
     "Measurement": "_measure",
     "MergedTimeline": "_timeline_records",
@@ -89,6 +94,7 @@ _LATER = {
     "checkpoint": "_timeline",
     "current_timeline": "_timeline",
     "measure": "_measure",
+    "fragmentation": "_allocators",
     "read_timeline": "_timeline_read",
     "span": "_timeline",
 }

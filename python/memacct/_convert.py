@@ -35,6 +35,7 @@ NESTED: dict[str, dict[str, str]] = {
     },
     "ProcessMemory": {"host": "HostMemory"},
     "TreeSnapshot": {"processes": "ProcessMemory"},
+    "AllocatorMemory": {"pools": "AllocatorPool", "private_pools": "AllocatorPool"},
     "DeviceMemory": {
         "processes": "ProcessUsage",
         "attribution": "Attribution",

@@ -571,6 +571,10 @@ class DeviceMemory:
     virtualized: str | None  # a quota hook's file name: total, free and CUDA's are its numbers
     foreign_read_bounds_bytes: tuple[int, int] | None  # contain foreign at the memory's reading
     parent_uuid: str | None  # of a MIG instance: its GPU, whose bytes include these
+    # Of the caching allocator that was joined (None: there was none). own = non_torch + reserved.
+    allocator_reserved_bytes: int | None  # as it claims
+    non_torch_bytes: int | None  # signed: negative if it claims what this process does not hold
+    allocator_inconsistent: bool | None  # it claims more than the driver says is held
     _fields: ClassVar[tuple[str, ...]]
     @staticmethod
     def _make(values: Sequence[Any]) -> DeviceMemory: ...
@@ -672,14 +676,53 @@ def _is_integrated_capability(major: int, minor: int) -> bool: ...
 # ---------------------------------------------------------------- snapshot
 
 @final
+class AllocatorPool:
+    """A part of an allocator's account: a size class, or a private pool (of a graph, a MemPool)."""
+
+    name: str  # "small", "large"; a private pool's id, "0_1"
+    reserved_bytes: int
+    allocated_bytes: int | None
+    active_bytes: int | None
+    requested_bytes: int | None
+    inactive_split_bytes: int | None
+    _fields: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def _make(values: Sequence[Any]) -> AllocatorPool: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
 class AllocatorMemory:
-    """A caching allocator's own account of a device."""
+    """A caching allocator's own account of a device, by its counters.
+
+    requested <= allocated <= active <= reserved = active + cached. ``memacct.fragmentation()``
+    says what of it could be given back, which takes a walk over all segments.
+    """
 
     uuid: str
-    reserved_bytes: int
-    allocated_bytes: int
+    reserved_bytes: int  # claimed to be held from the driver
+    allocated_bytes: int  # of it, in blocks that the program holds
     peak_reserved_bytes: int | None
     peak_allocated_bytes: int | None
+    cuda_ordinal: int | None
+    backend: str | None  # "native", "cudaMallocAsync"
+    active_bytes: int | None  # allocated, and freed but still in use by a stream
+    requested_bytes: int | None  # of allocated, before it was rounded up
+    cached_bytes: int | None  # reserved, and in no live block
+    # Of cached, the rest of segments that live blocks are in: it cannot be given back. None where
+    # segments may be expandable, which the allocator's counter leaves out.
+    inactive_split_bytes: int | None
+    fragmentation_ratio: float | None  # inactive_split / cached; None: nothing is cached
+    unmapped_bytes: int | None  # of reserved, with no memory behind it: pools that sleep
+    # Of reserved, what certainly is this process's device memory: without pools that may have
+    # allocators of their own. None: all of it. It bounds own_bytes where the driver does not tell.
+    backed_bytes: int | None
+    segments_count: int | None  # pieces held from the driver, expandable ones not among them
+    retries_count: int | None  # times that the cache was flushed to serve a request
+    ooms_count: int | None  # out-of-memory errors thrown
+    pools: tuple[AllocatorPool, ...] | None  # small, large; None: not told
+    private_pools: (
+        tuple[AllocatorPool, ...] | None
+    )  # whose bytes are in those of small and large, too
     def __init__(
         self,
         uuid: str,

@@ -179,15 +179,26 @@ class DeviceDelta(_Terms):
     tree_bytes: int | None
     foreign_bytes: int | None
     unattributed_bytes: int | None
+    allocator_reserved_bytes: int | None = None
+    non_torch_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatorDelta(_Terms):
-    """Change of a caching allocator's own account of a device."""
+    """Change of a caching allocator's own account of a device. See ``AllocatorMemory``."""
 
     uuid: str
     reserved_bytes: int | None
     allocated_bytes: int | None
+    active_bytes: int | None = None
+    requested_bytes: int | None = None
+    cached_bytes: int | None = None
+    inactive_split_bytes: int | None = None
+    unmapped_bytes: int | None = None
+    backed_bytes: int | None = None
+    segments_count: int | None = None
+    retries_count: int | None = None
+    ooms_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@
 namespace memacct {
 
 struct ReadRequest {
-  std::optional<std::uint64_t> allocator_reserved_bytes;
+  std::optional<AllocatorClaim> allocator;
   bool with_cuda = false;
 };
 
@@ -74,6 +74,6 @@ class Collector {
 
 /// What is known of this process apart from the list, for find_own().
 void self_facts(DeviceSession& session, DeviceTarget const& target,
-                std::optional<std::uint64_t> allocator_reserved_bytes, SelfFacts& facts);
+                std::optional<AllocatorClaim> const& allocator, SelfFacts& facts);
 
 }  // namespace memacct

@@ -73,6 +73,10 @@ struct DeviceMemory {
   /// Of an inconsistent reading: what listed others held when the memory was read.
   std::optional<std::pair<std::uint64_t, std::uint64_t>> foreign_read_bounds_bytes;
   std::optional<std::string> parent_uuid;  // of a MIG instance: its GPU, whose bytes include these
+  // Of the caching allocator that was joined; nullopt: there was none.
+  std::optional<std::uint64_t> allocator_reserved_bytes;  // as it claims
+  std::optional<std::int64_t> non_torch_bytes;            // own - that; signed
+  std::optional<bool> allocator_inconsistent;  // it claims more than the driver says is held
   bool operator==(DeviceMemory const&) const = default;
 };
 
@@ -97,8 +101,15 @@ enum class DeviceSet {
 };
 using DeviceSelection = std::variant<DeviceSet, std::vector<DeviceKey>>;
 
+/// What a caching allocator says that it holds of a device.
+struct AllocatorClaim {
+  std::uint64_t reserved_bytes = 0;
+  std::uint64_t backed_bytes = 0;  // of it, what bounds this process's part from below
+};
+
 struct DeviceOptions {
-  std::map<std::string, std::uint64_t> allocator_reserved_bytes;  // by UUID
+  std::map<std::string, AllocatorClaim> allocators;       // by UUID
+  std::map<int, AllocatorClaim> allocators_by_ordinal{};  // CUDA's; where no UUID matches
   bool with_cuda = false;  // cuMemGetInfo beside NVML, where a context is live
 };
 
@@ -119,7 +130,7 @@ struct DeviceOptions {
 void read_devices_into(DeviceSelection const& which, DeviceOptions const& options,
                        std::vector<DeviceMemory>& readings);
 [[nodiscard]] DeviceMemory read_device(DeviceKey const& key,
-                                       std::optional<std::uint64_t> allocator_reserved_bytes = {},
+                                       std::optional<AllocatorClaim> allocator = {},
                                        bool with_cuda = false);
 
 /// The ladder with its active rung: see Note [Fingerprint]. What it finds is remembered for

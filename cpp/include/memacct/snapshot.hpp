@@ -2,9 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
+#include "memacct/allocator.hpp"
 #include "memacct/boxed.hpp"
 #include "memacct/cgroup.hpp"
 #include "memacct/device.hpp"
@@ -14,16 +14,6 @@
 #include "memacct/system.hpp"
 
 namespace memacct {
-
-/// A caching allocator's own account of a device, as the host program reports it.
-struct AllocatorMemory {
-  std::string uuid;
-  std::uint64_t reserved_bytes{};   // held from the driver
-  std::uint64_t allocated_bytes{};  // of it, in live blocks
-  std::optional<std::uint64_t> peak_reserved_bytes;
-  std::optional<std::uint64_t> peak_allocated_bytes;
-  bool operator==(AllocatorMemory const&) const = default;
-};
 
 struct Snapshot {
   std::uint64_t taken_ns{};  // CLOCK_MONOTONIC before the first reading

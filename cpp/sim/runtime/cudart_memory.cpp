@@ -41,15 +41,6 @@ MEMACCT_SIM_EXPORT cudaError_t cudaFree(void* p) {
   return to_error(release(p));
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t) {
-  return cudaMalloc(p, n);
-}
-MEMACCT_SIM_EXPORT cudaError_t cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t,
-                                                       cudaStream_t) {
-  return cudaMalloc(p, n);
-}
-MEMACCT_SIM_EXPORT cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
-
 MEMACCT_SIM_EXPORT cudaError_t cudaHostAlloc(void** p, size_t n, unsigned) {
   NEED_CONTEXT();
   return to_error(host_alloc(n, p));
@@ -159,24 +150,6 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStr
     return cudaSuccess;
   }
   fill(p, v, n);
-  return cudaSuccess;
-}
-
-// ---- pools: one default pool a device; freed memory goes back at once ----
-
-MEMACCT_SIM_EXPORT cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int d) {
-  *pool = reinterpret_cast<cudaMemPool_t>(primary_context(d));
-  return *pool ? cudaSuccess : set_error(cudaErrorInvalidDevice);
-}
-MEMACCT_SIM_EXPORT cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* pool, int d) {
-  return cudaDeviceGetDefaultMemPool(pool, d);
-}
-MEMACCT_SIM_EXPORT cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
-  *pool = reinterpret_cast<cudaMemPool_t>(new char);
-  return cudaSuccess;
-}
-MEMACCT_SIM_EXPORT cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* v) {
-  *static_cast<uint64_t*>(v) = 0;
   return cudaSuccess;
 }
 

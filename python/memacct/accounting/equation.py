@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memacct._core import DeviceMemory
+    from collections.abc import Mapping
+
+    from memacct._core import AllocatorMemory, DeviceMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +31,66 @@ class EquationRow:
 
 
 def device_equation(
-    device: DeviceMemory, *, baseline: DeviceMemory | None = None
+    device: DeviceMemory,
+    *,
+    baseline: DeviceMemory | None = None,
+    allocator: AllocatorMemory | None = None,
 ) -> tuple[EquationRow, ...]:
-    """Returns the terms of one reading; they add up to ``total_bytes`` when all are known."""
+    """Returns the terms of one reading; they add up to ``total_bytes`` when all are known.
+
+    Args:
+        device: the reading.
+        baseline: an earlier one, for the changes since.
+        allocator: the caching allocator's account of it; ``own`` is then split by it.
+    """
+    rows = _device_rows(device, baseline)
+    return rows if allocator is None else (*own_rows(device, allocator), *rows[1:])
+
+
+def own_rows(device: DeviceMemory, allocator: AllocatorMemory) -> tuple[EquationRow, ...]:
+    """Returns ``own`` as what the allocator holds and the rest; they add up to it.
+
+    What is reserved with no memory behind it counts against the rest, which is else too small by
+    it, and perhaps negative.
+    """
+    reserved, unmapped = allocator.reserved_bytes, allocator.unmapped_bytes or 0
+    live = allocator.allocated_bytes
+    active = live if allocator.active_bytes is None else allocator.active_bytes
+    rest = None if device.own_bytes is None else device.own_bytes - reserved + unmapped
+    rows = [
+        _held("torch live", live, "torch, in blocks that the program holds"),
+        _held("torch waiting", active - live, "torch, freed and in use by a stream"),
+        _held("torch cached", reserved - active, "torch, in no block"),
+        _held("torch asleep", -unmapped, "of torch's, with no memory behind it"),
+        _held("non-torch", rest, f"{_own_source(device)}, − torch"),
+    ]
+    return tuple(r for r in rows if r.now_bytes != 0 or r.name in ("torch live", "non-torch"))
+
+
+def non_torch_rows(readings: Mapping[str, DeviceMemory]) -> tuple[EquationRow, ...]:
+    """Returns what each step added to what this process holds past its allocator.
+
+    The driver has one number for the context, NCCL, cuBLAS, graphs and all else; a reading after
+    each step tells them apart.
+
+    Args:
+        readings: of one device, by the name of the step before each, in order. The first has
+            all that was there by then: the context, and what was done before.
+
+    Returns:
+        A row a step; they add up to the last reading's ``non_torch_bytes``.
+    """
+    rows: list[EquationRow] = []
+    before: int | None = 0
+    for name, device in readings.items():
+        now = device.non_torch_bytes
+        change = None if now is None or before is None else now - before
+        rows.append(_held(name, change, "change of own − torch reserved"))
+        before = now
+    return tuple(rows)
+
+
+def _device_rows(device: DeviceMemory, baseline: DeviceMemory | None) -> tuple[EquationRow, ...]:
     sources = {
         "own": _own_source(device),
         "tree": "driver's list, this process's family",

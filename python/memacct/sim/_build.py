@@ -176,7 +176,7 @@ def _compiler() -> str:
 
 def _libraries(wheels: _Wheels) -> tuple[_Library, ...]:
     cuda = wheels.cuda
-    parts = ("device", "launch", "memory", "stream")
+    parts = ("device", "launch", "memory", "pool", "stream")
     return (
         _Library(
             name=f"libcudart.so.{cuda}",

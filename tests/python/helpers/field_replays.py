@@ -6,7 +6,7 @@ numbers are taken over to the MiB, in the pages of 2 MiB that device memory come
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from device_process import DeviceProcess
@@ -312,6 +312,21 @@ def wider_records() -> Row:
     )
 
 
+def lying_allocator() -> Row:
+    """Sleeping pools: torch counts 198.68 GB on an H200, of which little is mapped."""
+    claimed, mapped = 198_680_000_000, 2 * GIB
+    with (
+        SimulatedGpu(total_bytes=140_000_000_000) as gpu,
+        DeviceProcess(gpu) as process,
+    ):
+        process.run(f"context(); allocate({mapped})")
+        reading = process.read(allocator_reserved_bytes=claimed)
+    naive = reading["device_used_bytes"] - claimed
+    row = _own_row(f"torch {gib(claimed)}, non-torch {gib(naive)}", reading)
+    assert reading["non_torch_bytes"] == reading["own_bytes"] - claimed
+    return replace(row, memacct=f"{row.memacct}, inconsistent: {reading['allocator_inconsistent']}")
+
+
 REPLAYS: dict[str, Callable[[], Row | tuple[Row, ...]]] = {
     "two starters": two_starters,
     "neighbour releases": neighbour_releases,
@@ -322,4 +337,5 @@ REPLAYS: dict[str, Callable[[], Row | tuple[Row, ...]]] = {
     "wider records": wider_records,
     "late helper": late_helper,
     "third engine": third_engine,
+    "lying allocator": lying_allocator,
 }

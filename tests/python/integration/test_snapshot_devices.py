@@ -154,11 +154,11 @@ _core.set_allocator_reader(None)
 out["unset"] = memacct.snapshot().torch is None
 """,
     )
-    assert found.pop("torch") == {
+    told = found.pop("torch")
+    assert {name: value for name, value in told.items() if value is not None} == {
         "uuid": "GPU-x",
         "reserved_bytes": 5 * GIB,
         "allocated_bytes": 4 * GIB,
-        "peak_reserved_bytes": None,
         "peak_allocated_bytes": 5 * GIB,
     }
     assert found.pop("calls without devices") == 0

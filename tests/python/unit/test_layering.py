@@ -23,7 +23,7 @@ PYTHON = [
     {"_timeline_records"},
     {"_timeline_read"},
     {"_timeline", "accounting"},
-    {"profile", "reservations", "planning", "doctor", "broker"},
+    {"profile", "reservations", "planning", "doctor", "broker", "_allocators"},
     {"report", "sim"},
     {"dryrun", "demo"},
     {"integrations", "cli"},  # which never meet
@@ -39,7 +39,7 @@ CPP = [
     {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
     | {"nvml_instances", "unified"},
-    {"told_bytes"},
+    {"told_bytes", "allocator"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
