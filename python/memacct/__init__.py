@@ -18,6 +18,7 @@ from memacct._errors import (
 )
 
 if TYPE_CHECKING:
+    from memacct._blackbox import Blackbox, read_blackbox
     from memacct._measure import Measurement, measure
     from memacct._sampler import Sampler
     from memacct._timeline import Timeline, checkpoint, current_timeline, span
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baseline",
+    "Blackbox",
     "BudgetError",
     "ConfigError",
     "DriverError",
@@ -61,6 +63,7 @@ __all__ = [
     "checkpoint",
     "current_timeline",
     "measure",
+    "read_blackbox",
     "read_timeline",
     "snapshot",
     "snapshot_tree",
@@ -72,6 +75,7 @@ __all__ = [
 # timeline. The deltas' classes alone take three quarters of the time of the rest of this import.
 _LATER = {
     "Baseline": "_timeline_types",
+    "Blackbox": "_blackbox",
     "ForeignEvent": "_trace_events",
     "IdentityCheck": "_timeline_types",
     "Measurement": "_measure",
@@ -89,6 +93,7 @@ _LATER = {
     "checkpoint": "_timeline",
     "current_timeline": "_timeline",
     "measure": "_measure",
+    "read_blackbox": "_blackbox",
     "read_timeline": "_timeline_read",
     "span": "_timeline",
 }
