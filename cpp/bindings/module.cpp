@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bindings::bind_host(m);
   bindings::bind_limits(m);
   bindings::bind_mappings(m);
+  bindings::bind_recording(m);
   bindings::bind_residency(m);
   bindings::bind_device(m);
   bindings::bind_device_rules(m);

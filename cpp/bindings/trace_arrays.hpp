@@ -7,6 +7,7 @@
 
 namespace memacct::bindings {
 
+void bind_recording(py::module_& m);
 void bind_sampler(py::module_& m);
 
 [[nodiscard]] py::object rows_array(std::vector<HostRow> rows);

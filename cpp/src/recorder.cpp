@@ -121,7 +121,9 @@ Recorder::Recorder(std::string path, RecorderOptions const& options)
 }
 
 void Recorder::map(int fd) {
-  auto* const memory = ::mmap(nullptr, bytes_count_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  // With its pages: recording is not to show as growth of what is recorded.
+  auto* const memory =
+      ::mmap(nullptr, bytes_count_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
   if (memory == MAP_FAILED) {
     throw SourceReadError(path_, "it cannot be mapped: " + std::generic_category().message(errno),
                           errno);
@@ -152,7 +154,7 @@ void Recorder::write_header(RecorderOptions const& options) {
 }
 
 Recorder::~Recorder() {
-  stop_syncing();
+  finish();
   ::munmap(memory_, bytes_count_);
 }
 

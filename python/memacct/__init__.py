@@ -19,6 +19,7 @@ from memacct._errors import (
 
 if TYPE_CHECKING:
     from memacct._allocators import fragmentation
+    from memacct._blackbox import Blackbox, read_blackbox
     from memacct._measure import Measurement, measure
     from memacct._sampler import Sampler
     from memacct._timeline import Timeline, checkpoint, current_timeline, span
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baseline",
+    "Blackbox",
     "BudgetError",
     "ConfigError",
     "DriverError",
@@ -65,6 +67,7 @@ __all__ = [
     "current_timeline",
     "fragmentation",
     "measure",
+    "read_blackbox",
     "read_timeline",
     "snapshot",
     "snapshot_tree",
@@ -76,6 +79,7 @@ __all__ = [
 # timeline. The deltas' classes alone take three quarters of the time of the rest of this import.
 _LATER = {
     "Baseline": "_timeline_types",
+    "Blackbox": "_blackbox",
     "ForeignEvent": "_trace_events",
     "Fragmentation": "accounting.fragmentation_types",
     "IdentityCheck": "_timeline_types",
@@ -95,6 +99,7 @@ _LATER = {
     "current_timeline": "_timeline",
     "measure": "_measure",
     "fragmentation": "_allocators",
+    "read_blackbox": "_blackbox",
     "read_timeline": "_timeline_read",
     "span": "_timeline",
 }

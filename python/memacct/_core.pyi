@@ -810,6 +810,31 @@ class NativeSampler:
     def rows(self) -> dict[str, Any]: ...
     _fields: ClassVar[tuple[str, ...]]
 
+# ---------------------------------------------------------------- recordings
+
+def parse_recording(data: bytes, source: str) -> dict[str, Any]: ...
+def is_being_recorded(path: str) -> bool: ...
+
+@final
+class NativeRecorder:
+    """A flight recorder that is written to record by record. Capacities are powers of two.
+
+    Each write returns the record's number in its ring, from 1; 0 in a forked child, where nothing
+    is written. `kind` is a place in ``_trace.NOTE_KINDS``.
+    """
+
+    def __init__(
+        self, path: str, host_capacity: int, device_capacity: int, sync_period_ns: int = 0
+    ) -> None: ...
+    def write_host(self, host: HostMemory, taken_ns: int) -> int: ...
+    def write_note(self, taken_ns: int, kind: int, number: int, value: int, text: str) -> int: ...
+    def keep_note(self, taken_ns: int, kind: int, number: int, value: int, text: str) -> bool: ...
+    def sync(self) -> int: ...  # 0, or the errno
+    def finish(self) -> None: ...
+    @property
+    def path(self) -> str: ...
+    _fields: ClassVar[tuple[str, ...]]
+
 # ---------------------------------------------------------------- process tree
 
 ProcessState = Literal["read", "partial", "denied", "gone", "zombie", "kernel", "shared"]

@@ -21,7 +21,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -48,9 +47,10 @@ RingPayload numbered(std::uint64_t number) {
 Bytes read_all(std::string const& path) {
   std::ifstream file(path, std::ios::binary);
   CHECK(file);
-  std::string const text{std::istreambuf_iterator<char>(file), {}};
-  auto const bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
+  Bytes bytes(std::filesystem::file_size(path));
+  file.read(reinterpret_cast<char*>(bytes.data()), std::ssize(bytes));
+  CHECK(file);
+  return bytes;
 }
 
 RecorderOptions small(std::size_t capacity = 8) {

@@ -41,8 +41,7 @@ class Recorder {
                                                         RecorderOptions const& options);
   Recorder(Recorder const&) = delete;
   Recorder& operator=(Recorder const&) = delete;
-  /// Without finish() the recording looks as if the process had been killed.
-  ~Recorder();
+  ~Recorder();  // finishes it
 
   /// False in a child of fork(): the rings must not be touched there.
   [[nodiscard]] bool ours() const noexcept;

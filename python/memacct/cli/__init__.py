@@ -7,7 +7,7 @@ import sys
 import typer
 
 from memacct._errors import MemacctError
-from memacct.cli import _broker, _demo, _sim
+from memacct.cli import _blackbox, _broker, _demo, _sim
 
 app = typer.Typer(
     name="memacct",
@@ -16,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(_blackbox.app, name="blackbox")
 app.add_typer(_sim.app, name="sim")
 app.command()(_demo.demo)
 app.command()(_broker.broker)
