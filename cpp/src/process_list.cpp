@@ -74,13 +74,6 @@ void join(ProcessRecord& one, ProcessRecord const& other, std::size_t instances_
   one.kinds |= other.kinds;
 }
 
-// One comparison of the buffer with itself, shifted by a byte: memcmp runs at the memory's speed.
-bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
-  if (begin >= buffer.size()) return true;
-  auto const* const first = buffer.data() + begin;
-  return *first == kUnwritten && std::memcmp(first, first + 1, buffer.size() - begin - 1) == 0;
-}
-
 // One record for each pid, of records that are sorted by pid and instance, each instance once.
 void join_instances(std::vector<ProcessRecord>& records) {
   std::size_t kept = 0;
@@ -104,6 +97,13 @@ std::optional<std::uint32_t> instance_id(std::span<std::byte const> record, std:
 }
 
 }  // namespace
+
+// One comparison of the buffer with itself, shifted by a byte: memcmp runs at the memory's speed.
+bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
+  if (begin >= buffer.size()) return true;
+  auto const* const first = buffer.data() + begin;
+  return *first == kUnwritten && std::memcmp(first, first + 1, buffer.size() - begin - 1) == 0;
+}
 
 void merge_by_pid(std::vector<ProcessRecord>& records) {
   auto const key = [](ProcessRecord const& record) {
