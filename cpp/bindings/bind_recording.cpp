@@ -11,6 +11,7 @@
 #include <variant>
 
 #include "bindings.hpp"
+#include "memacct/host.hpp"
 #include "memacct/recorder.hpp"
 #include "memacct/recording.hpp"
 #include "memacct/recording_file.hpp"
