@@ -26,24 +26,26 @@ struct DeleteWithoutGil {
 using Holder = std::unique_ptr<Sampler, DeleteWithoutGil>;
 
 SamplerRings record_into(std::string const& path, std::size_t host_capacity,
-                         std::size_t device_capacity) {
+                         std::size_t device_capacity, std::uint64_t sync_period_ns) {
   return recorded_rings(Recorder::create(path, {.host_capacity = host_capacity,
                                                 .device_capacity = device_capacity,
-                                                .sync_period_ns = 0,
+                                                .sync_period_ns = sync_period_ns,
                                                 .memacct_version = MEMACCT_VERSION}));
 }
 
 Holder make_sampler(std::uint64_t host_period_ns, HostTier host, std::size_t host_capacity,
                     std::uint64_t device_period_ns, py::handle devices, std::size_t device_capacity,
-                    double driver_budget_ratio, std::optional<std::string> const& record) {
+                    double driver_budget_ratio, std::optional<std::string> const& record,
+                    std::uint64_t sync_period_ns) {
   auto selection = parse_selection(devices);
-  return Holder(new Sampler({.host_period_ns = host_period_ns,
-                             .host = host,
-                             .device_period_ns = device_period_ns,
-                             .devices = std::move(selection),
-                             .driver_budget_ratio = driver_budget_ratio},
-                            record ? record_into(*record, host_capacity, device_capacity)
-                                   : make_rings(host_capacity, device_capacity)));
+  return Holder(
+      new Sampler({.host_period_ns = host_period_ns,
+                   .host = host,
+                   .device_period_ns = device_period_ns,
+                   .devices = std::move(selection),
+                   .driver_budget_ratio = driver_budget_ratio},
+                  record ? record_into(*record, host_capacity, device_capacity, sync_period_ns)
+                         : make_rings(host_capacity, device_capacity)));
 }
 
 template <typename Read>
@@ -94,7 +96,7 @@ void bind_sampler(py::module_& m) {
   type.def(py::init(&make_sampler), py::arg("host_period_ns"), py::arg("host"),
            py::arg("host_capacity"), py::arg("device_period_ns"), py::arg("devices"),
            py::arg("device_capacity"), py::arg("driver_budget_ratio"),
-           py::arg("record") = py::none())
+           py::arg("record") = py::none(), py::arg("sync_period_ns") = 0)
       .def("start", &Sampler::start, Release())
       .def("stop", &Sampler::stop, Release())
       .def("state",

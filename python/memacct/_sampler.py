@@ -49,7 +49,10 @@ class Sampler:
         device_keep_count: records of devices that are kept: one a device and sample, and one
             for each process in its list.
         record: a file (or a folder for one) that the samples are kept in, which outlives this
-            process however it ends: a flight recorder. A fork's child cannot read them.
+            process however it ends: a flight recorder (docs/blackbox.md, ``read_blackbox()``).
+            A fork's child cannot read them.
+        sync_s: with `record`: seconds between flushes to the disk, for a machine that may be lost;
+            None: when the kernel does it.
 
     Raises:
         SamplerError: a rate or size is not allowed; the message names it and what is.
@@ -72,6 +75,7 @@ class Sampler:
         keep_count: int = 1 << 16,
         device_keep_count: int = 1 << 15,
         record: str | os.PathLike[str] | None = None,
+        sync_s: float | None = None,
     ) -> None:
         if sample_hz is None and device_hz is None:
             raise SamplerError("sample_hz=None and device_hz=None leave nothing to sample")
@@ -86,6 +90,7 @@ class Sampler:
             device_capacity=_capacity("device_keep_count", device_keep_count),
             driver_budget_ratio=_ratio("driver_budget_ratio", driver_budget_ratio),
             record=None if record is None else os.fspath(record),
+            sync_period_ns=_sync_ns(sync_s, record),
         )
         self._peak_before_bytes: int | None = None
         self._peak_after_bytes: int | None = None
@@ -179,6 +184,16 @@ def _number(name: str, value: Any, allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise SamplerError(f"{name}={value!r} must be {allowed}")
     return float(value)
+
+
+def _sync_ns(sync_s: float | None, record: object) -> int:
+    if sync_s is None:
+        return 0
+    if record is None:
+        raise SamplerError(f"sync_s={sync_s!r} is for a recording: give record, too")
+    if not 0.001 <= sync_s <= 86_400:  # noqa: PLR2004 (a day)
+        raise SamplerError(f"sync_s={sync_s!r} must be from 0.001 to 86400")
+    return int(sync_s * 1e9)
 
 
 def _period_ns(name: str, value: float | None, most: int) -> int:
