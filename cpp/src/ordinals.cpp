@@ -51,12 +51,23 @@ std::optional<std::string> old_name(nvml::SessionDevice const& instance) {
                                  *instance.compute_instance_id);
 }
 
-// The total too: one model is sold with memory of several sizes.
-bool alike(nvml::Session& session, Devices const& gpus) {
-  for (auto* const gpu : gpus) {
-    nvml::Failure ignored;
-    if (!gpu->total_bytes) (void)session.read_memory(*gpu, ignored);
+// Learns a GPU's total; whether it can still be asked.
+bool knows_total(nvml::Session& session, nvml::SessionDevice& gpu) {
+  nvml::Failure ignored;
+  try {
+    if (!gpu.lost && !gpu.total_bytes) (void)session.read_memory(gpu, ignored);
+  } catch (nvml::CallError const& error) {
+    if (nvml::severity_of(error.code) != nvml::Severity::kDeviceLost) throw;
+    gpu.lost = error;
   }
+  return !gpu.lost;
+}
+
+// The total too: one model is sold with memory of several sizes. What a lost GPU was is not known,
+// and whoever asks for it shall hear that it is lost.
+bool alike(nvml::Session& session, Devices gpus) {
+  std::erase_if(gpus, [&](auto* gpu) { return !knows_total(session, *gpu); });
+  if (gpus.empty()) return true;
   auto const& first = *gpus.front();
   return !first.name.empty() && std::all_of(gpus.begin(), gpus.end(), [&](auto const* gpu) {
     return gpu->name == first.name && gpu->pci_model == first.pci_model &&
