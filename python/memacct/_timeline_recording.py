@@ -194,6 +194,7 @@ def _devices_text(reading: _core.Snapshot) -> str:
         if device.uuid in torch:
             terms["allocator_reserved_bytes"] = torch[device.uuid].reserved_bytes
             terms["allocator_allocated_bytes"] = torch[device.uuid].allocated_bytes
+            terms["non_torch_bytes"] = device.non_torch_bytes
         listed.append(terms)
     return ',"devices":' + _json(listed)
 

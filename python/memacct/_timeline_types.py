@@ -101,6 +101,7 @@ class DevicePoint:
     unattributed_bytes: int | None = None
     allocator_reserved_bytes: int | None = None
     allocator_allocated_bytes: int | None = None
+    non_torch_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

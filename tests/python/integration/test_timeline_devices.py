@@ -50,6 +50,7 @@ def test_entries_tell_what_is_ours_on_the_device(tmp_path: Path) -> None:
     (device,) = allocated.devices
     assert device.own_bytes == 400 * MIB + GIB
     assert (device.allocator_reserved_bytes, device.allocator_allocated_bytes) == (GIB, MIB)
+    assert device.non_torch_bytes == 400 * MIB
     (delta,) = allocated.device_deltas(context) or ()
     assert (delta.own_bytes, delta.free_bytes) == (GIB, -GIB)
     # A driver that fails takes its part of the entries with it, and is told of once.
