@@ -70,7 +70,7 @@ LOSSES = (
     _on_card(
         "lost-device",
         "device 0 falls off the bus in the middle of a run (error 15), device 1 does not",
-        CallFault(function=_MEMORY, error=15, after_count=4, for_count=1),
+        CallFault(function=_MEMORY, error=15, after_count=8, for_count=1),
         count=2,
         tenants=(ScenarioTenant(holds="3GiB", device=1),),
     ),
@@ -81,7 +81,7 @@ LOSSES = (
     _on_card(
         "devices-taken-away",
         "a reload of systemd takes the container's devices away for a time (nvidia-docker#1671)",
-        CallFault(function="nvmlDeviceGetMemoryInfo*", error=999, after_count=2, for_count=2),
+        CallFault(function="nvmlDeviceGetMemoryInfo*", error=999, after_count=4, for_count=2),
     ),
 )
 
