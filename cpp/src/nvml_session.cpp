@@ -137,6 +137,7 @@ SessionDevice* Session::add(Device handle, std::optional<int> index) {
   device->index = index;
   describe(*device);
   devices_.push_back(std::move(device));
+  ++changes_count_;
   return devices_.back().get();
 }
 

@@ -229,7 +229,11 @@ std::optional<bool> ProcessTree::find_out(std::uint32_t pid, std::uint32_t self_
                                           std::uint64_t list) {
   auto const before = known_.find(pid);
   bool const was_known = before != known_.end();
-  if (was_known) unwatch(before->second);
+  if (was_known) {
+    auto& known = before->second;
+    known.ended = known.ended || (known.slot && watch_.told_to_have_ended(*known.slot));
+    unwatch(known);
+  }
   // Watched before it is looked at: if it is alive afterwards, it is whom we looked at.
   auto slot = watch_.add(pid);
   auto const drop_slot = [&] {
@@ -238,8 +242,13 @@ std::optional<bool> ProcessTree::find_out(std::uint32_t pid, std::uint32_t self_
   };
   auto const look = look_at(pid);
   if (!look.stat) drop_slot();
-  if (look.gone) return was_known && before->second.member;
-  bool const same = was_known && look.stat && before->second.start_ticks == look.stat->start_ticks;
+  if (look.gone) {
+    if (was_known) before->second.ended = true;
+    return was_known && before->second.member;
+  }
+  bool const zombie = look.stat && (look.stat->state == 'Z' || look.stat->state == 'X');
+  bool const same = was_known && look.stat && (zombie || !before->second.ended) &&
+                    before->second.start_ticks == look.stat->start_ticks;
   std::optional<bool> member;
   if (same && (before->second.member || before->second.roots_count == roots_.size())) {
     member = before->second.member;
@@ -252,6 +261,7 @@ std::optional<bool> ProcessTree::find_out(std::uint32_t pid, std::uint32_t self_
   auto& known = known_[pid];
   known = {.member = *member,
            .start_ticks = look.stat ? look.stat->start_ticks : 0,
+           .ended = same && before->second.ended,
            .slot = slot,
            .lists = known.lists | list,
            .roots_count = roots_.size()};

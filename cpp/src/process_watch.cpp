@@ -95,7 +95,7 @@ void ProcessWatch::remove(Slot slot) noexcept {
 void ProcessWatch::lose_all() noexcept {
   epoll_fd_.store(kFree);
   for (auto& fd : fds_) {
-    if (fd.load() >= 0) fd.store(kEnded);
+    if (fd.load() >= 0) fd.store(kLost);
   }
   alive_ = 0;
   ++changes_count_;

@@ -103,6 +103,7 @@ class ProcessTree {
   struct Known {
     bool member = false;
     std::uint64_t start_ticks = 0;
+    bool ended = false;  // who runs under its number now is another, even if made in the same tick
     std::optional<ProcessWatch::Slot> slot;
     std::uint64_t lists = 0;      // the lists that name it, as bits
     std::size_t roots_count = 0;  // the roots that there were when it was looked at

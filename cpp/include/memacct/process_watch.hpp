@@ -32,6 +32,10 @@ class ProcessWatch {
   void remove(Slot slot) noexcept;
   /// As of the last refresh().
   [[nodiscard]] bool ended(Slot slot) const noexcept { return fds_[slot].load() < 0; }
+  /// Not merely out of sight.
+  [[nodiscard]] bool told_to_have_ended(Slot slot) const noexcept {
+    return fds_[slot].load() == kEnded;
+  }
   /// Takes in who has ended since. Cost: one system call; none while nobody is watched.
   void refresh() noexcept;
   /// Grows with each end, and when all who were watched have to be looked at again.
@@ -48,6 +52,7 @@ class ProcessWatch {
 
   static constexpr int kFree = -1;
   static constexpr int kEnded = -2;  // the slot is taken until remove()
+  static constexpr int kLost = -3;   // and so is this one
   std::atomic<int> epoll_fd_{kFree};
   std::array<std::atomic<int>, kMost> fds_;
   std::size_t size_ = 0;   // slots taken
