@@ -164,8 +164,7 @@ DeviceMemory read_device(DeviceKey const& key, std::optional<AllocatorClaim> all
   auto& session = DeviceSession::current();
   SessionLock const lock(session);
   return session.run([&] {
-    return read_one(session, session.target(key),
-                    {.allocator = allocator, .with_cuda = with_cuda});
+    return read_one(session, session.target(key), {.allocator = allocator, .with_cuda = with_cuda});
   });
 }
 

@@ -40,9 +40,9 @@ struct AllocatorMemory {
   /// Of reserved, what certainly is device memory of this process: without what pools with
   /// allocators of their own claim. nullopt: all of it.
   std::optional<std::uint64_t> backed_bytes;
-  std::optional<std::uint64_t> segments_count;  // pieces held from the driver
-  std::optional<std::uint64_t> retries_count;   // times that the cache was flushed to go on
-  std::optional<std::uint64_t> ooms_count;      // out-of-memory errors thrown
+  std::optional<std::uint64_t> segments_count;      // pieces held from the driver
+  std::optional<std::uint64_t> retries_count;       // times that the cache was flushed to go on
+  std::optional<std::uint64_t> ooms_count;          // out-of-memory errors thrown
   std::optional<std::vector<AllocatorPool>> pools;  // nullopt: not told
   std::optional<std::vector<AllocatorPool>> private_pools;
   bool operator==(AllocatorMemory const&) const = default;
