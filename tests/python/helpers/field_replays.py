@@ -10,9 +10,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from device_process import DeviceProcess
+from scenario_answers_shared import MANAGED
 
+from memacct._trace_events import residue_trend
 from memacct._units import GIB, MIB
 from memacct.sim import Faults, SimulatedGpu
+from memacct.sim._scenarios_instances import GPU_UUID, SECOND_UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -327,6 +330,90 @@ def lying_allocator() -> Row:
     return replace(row, memacct=f"{row.memacct}, inconsistent: {reading['allocator_inconsistent']}")
 
 
+# ---------------------------------------------------------------- whose memory at all
+
+
+def managed_memory() -> Row:
+    """60 GB of managed memory, of which the driver lists 5 with its process."""
+    with SimulatedGpu.scenario("managed-memory") as gpu, DeviceProcess(gpu) as process:
+        process.run(MANAGED)
+        reading = process.read()
+    others = reading["device_used_bytes"] - reading["own_bytes"]
+    return Row(
+        naive=f"others hold {gib(others)}",
+        memacct=f"others hold {gib(reading['foreign_bytes'])}, "
+        f"{gib(reading['unattributed_bytes'])} is nobody's who is listed",
+        source=f"`{reading['attribution']['source']}`",
+        bounds=between(reading["attribution"]["own_bounds_bytes"]),
+    )
+
+
+def squeezed_host() -> Row:
+    """GB10: the kernel promises 22.5 GiB, of which 2.5 are really free."""
+    with SimulatedGpu.scenario("gb10-squeezed") as gpu, DeviceProcess(gpu) as process:
+        process.run("context()")
+        reading = process.read()
+    return _unified_row(gib(reading["unified"]["host_available_bytes"]), reading)
+
+
+def cached_host() -> Row:
+    """GB10: 2.77 GiB are free to CUDA, 52 to the kernel, at the same instant."""
+    with SimulatedGpu.scenario("gb10-page-cache") as gpu, DeviceProcess(gpu) as process:
+        process.run(f"context(); allocate({64 * MIB})")
+        reading = process.read()
+    return _unified_row(gib(reading["unified"]["host_available_bytes"]), reading)
+
+
+def _unified_row(naive: str, reading: dict[str, Any]) -> Row:
+    cache = reading["unified"]["page_cache_bytes"]
+    return Row(
+        naive=f"free {naive} (MemAvailable)",
+        memacct=f"free {gib(reading['free_bytes'])}, page cache {gib(cache)}, "
+        f"own {gib(reading['own_bytes'])}",
+        source=f"`{reading['unified']['free_source']}`, `{reading['attribution']['source']}`",
+        bounds=between(reading["attribution"]["own_bounds_bytes"]),
+    )
+
+
+def growing_residue() -> Row:
+    """What an engine holds asleep grows from 412 to 5184 MiB in a day."""
+    hour_ns, grown = 3600 * 10**9, []
+    with SimulatedGpu(total_bytes="24GiB") as gpu, DeviceProcess(gpu) as process:
+        process.run(f"context(); allocate({12 * MIB})")
+        first = process.read()
+        for hour in range(25):
+            reading = process.read()
+            grown.append((hour * hour_ns, reading["own_bytes"]))
+            process.run(f"allocate({(198 if hour < 23 else 218) * MIB})")
+    trend = residue_trend(grown, reserved=(), windows_count=24, alarm_bytes_per_hour=64 * MIB)
+    slope = trend.slope_bytes_per_hour or 0
+    fallen = first["free_bytes"] - reading["free_bytes"]
+    return Row(
+        naive=f"the device's free memory fell by {gib(fallen)}",
+        memacct=f"own {gib(grown[0][1])} to {gib(grown[-1][1])}, {gib(int(slope))} an hour"
+        + (": alarm" if trend.alarm else ""),
+        source=f"`{reading['attribution']['source']}`",
+        bounds=between(reading["attribution"]["own_bounds_bytes"]),
+    )
+
+
+def mig_instance() -> Row:
+    """A program on a MIG instance of 16 GiB, of a GPU of 141."""
+    with (
+        SimulatedGpu.scenario("mig") as gpu,
+        DeviceProcess(gpu, env={"CUDA_VISIBLE_DEVICES": SECOND_UUID}) as process,
+    ):
+        process.run("context()")
+        reading = process.read()
+        whole = process.read(GPU_UUID)
+    return Row(
+        naive=f"total {gib(whole['total_bytes'])}: its GPU's",
+        memacct=f"total {gib(reading['total_bytes'])}, own {gib(reading['own_bytes'])}",
+        source=f"`{reading['attribution']['source']}`",
+        bounds=between(reading["attribution"]["own_bounds_bytes"]),
+    )
+
+
 REPLAYS: dict[str, Callable[[], Row | tuple[Row, ...]]] = {
     "two starters": two_starters,
     "neighbour releases": neighbour_releases,
@@ -337,5 +424,13 @@ REPLAYS: dict[str, Callable[[], Row | tuple[Row, ...]]] = {
     "wider records": wider_records,
     "late helper": late_helper,
     "third engine": third_engine,
+    "managed memory": managed_memory,
+    "squeezed host": squeezed_host,
+    "cached host": cached_host,
+    "growing residue": growing_residue,
+    "MIG instance": mig_instance,
     "lying allocator": lying_allocator,
 }
+
+# Whose host is a given one, mounted over the real one's files.
+LAYS_OVER_PROC = ("squeezed host", "cached host")
