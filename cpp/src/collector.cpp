@@ -11,13 +11,11 @@ bool is_integrated(DeviceTarget const& target) {
 }
 
 // What the device has in use beyond its records; nullopt where that means nothing.
-std::optional<std::int64_t> unlisted_bytes(Collect const& collect) {
+std::optional<std::int64_t> unlisted_bytes(Collect const& collect, bool of_quota) {
   auto const source = collect.memory.source;
   bool const of_nvml = source == MemorySource::kNvmlV2 || source == MemorySource::kNvmlV1;
   // A quota's numbers, like the host's, move with what no list of this device could show.
-  if (!of_nvml || !collect.memory.memory.device_used_bytes || quota_hook_in_process() != nullptr) {
-    return std::nullopt;
-  }
+  if (!of_nvml || !collect.memory.memory.device_used_bytes || of_quota) return std::nullopt;
   std::uint64_t listed = 0;
   for (auto const& record : collect.look->list.records) {
     listed += record.process_used_bytes.value_or(0);
@@ -218,7 +216,7 @@ Collect Collector::collect_once(Look const& before, Look& now) {
 
 // See "What one snapshot guarantees" in DESIGN.md: a neighbour that was there for the memory only.
 bool Collector::settled(Collect const& now, bool repeated) const {
-  auto const unlisted = unlisted_bytes(now);
+  auto const unlisted = unlisted_bytes(now, session_.nvml.quota_hook() != nullptr);
   if (!unlisted || target_.nvml == nullptr) return true;
   bool const known = target_.nvml->unlisted_bytes == unlisted;
   if (known || repeated) target_.nvml->unlisted_bytes = unlisted;

@@ -7,7 +7,7 @@
 namespace memacct {
 namespace {
 
-void fill_memory(DeviceMemory& device, MemoryView const& view) {
+void fill_memory(DeviceMemory& device, MemoryView const& view, char const* quota_hook) {
   device.source = view.source;
   device.total_bytes = view.memory.total_bytes;
   device.free_bytes = view.memory.free_bytes;
@@ -22,9 +22,9 @@ void fill_memory(DeviceMemory& device, MemoryView const& view) {
     (*device.unified).cuda_free_bytes = device.cuda_free_bytes;
     (*device.unified).cuda_total_bytes = device.cuda_total_bytes;
   }
-  if (auto const* const hook = quota_hook_in_process()) {
+  if (quota_hook != nullptr) {
     // A quota and what counts against it: neither is made of physical terms.
-    device.virtualized = hook;
+    device.virtualized = quota_hook;
     device.device_used_bytes.reset();
     device.reserved_bytes.reset();
   }
@@ -144,7 +144,7 @@ void read_target(DeviceSession& session, DeviceTarget const& target, ReadRequest
   auto const collect = collector.collect();
   device.span_ns = monotonic_ns() - device.taken_ns;
   fill_names(device, target);
-  fill_memory(device, collect.memory);
+  fill_memory(device, collect.memory, session.nvml.quota_hook());
   device.consistent = collect.consistent;
   device.attempts_count = collector.attempts_count();
   divide_again(session, memo, *collect.look);

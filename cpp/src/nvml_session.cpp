@@ -93,6 +93,7 @@ void Session::note_loss_of_access(int code) noexcept {
 }
 
 void Session::refresh() {
+  quota_hook_ = quota_hook_in_process();
   if (!taken_away_) return;
   auto const now_ns = monotonic_ns();
   if (now_ns < next_retry_ns_) return;
@@ -339,7 +340,7 @@ std::optional<MemoryReading> Session::read_memory(SessionDevice& device, Failure
   }
   // A quota is no limit of what the lists may say.
   if (reading) pause_ns_ = kFirstPauseNs;
-  if (reading && quota_hook_in_process() == nullptr) device.total_bytes = reading->total_bytes;
+  if (reading && quota_hook_ == nullptr) device.total_bytes = reading->total_bytes;
   if (!reading && failure.reason.empty()) failure.reason = "this driver has no function for it";
   return reading;
 }

@@ -106,6 +106,11 @@ bool unwritten_from(std::span<std::byte const> buffer, std::size_t begin) {
 }
 
 void merge_by_pid(std::vector<ProcessRecord>& records) {
+  // The usual list: each process once, in order.
+  auto const not_before = [](ProcessRecord const& a, ProcessRecord const& b) {
+    return a.pid >= b.pid;
+  };
+  if (std::adjacent_find(records.begin(), records.end(), not_before) == records.end()) return;
   auto const key = [](ProcessRecord const& record) {
     return std::tie(record.pid, record.gpu_instance_id, record.compute_instance_id);
   };

@@ -84,11 +84,13 @@ class Session {
   /// Initialises again after somebody's shutdown. Handles are looked up anew; a lost device
   /// stays lost.
   void reinitialise();
-  /// Where the devices were taken from this process (a container's control group, after a
+  /// To be called before each use. Where the devices were taken from this process (a container's control group, after a
   /// reload of systemd) and may be back: shuts down and initialises again, at once and then
   /// after pauses that grow from the first of these to the second. Handles that were given out
   /// end.
   void refresh();
+  /// The quota hook in this process as of refresh(); null: none.
+  [[nodiscard]] char const* quota_hook() const noexcept { return quota_hook_; }
   static constexpr std::uint64_t kFirstPauseNs = 1'000'000'000;
   static constexpr std::uint64_t kLongestPauseNs = 64'000'000'000;
   void disable(std::string reason);
@@ -127,6 +129,7 @@ class Session {
   bool memory_v2_absent_ = false;
   std::map<std::string, CallError> lost_;  // by UUID, over initialisations
   bool taken_away_ = false;
+  char const* quota_hook_ = nullptr;
   std::uint64_t next_retry_ns_ = 0;
   std::uint64_t pause_ns_ = kFirstPauseNs;
   std::vector<std::string> notes_;
