@@ -11,7 +11,7 @@
 #include <variant>
 
 #include "bindings.hpp"
-#include "memacct/host.hpp"
+#include "memacct/host_record.hpp"
 #include "memacct/recorder.hpp"
 #include "memacct/recording.hpp"
 #include "memacct/recording_file.hpp"
@@ -104,19 +104,7 @@ class WritingRecorder {
 
   /// @returns its number; 0 in a forked child.
   std::uint64_t write_host(HostMemory const& host, std::uint64_t taken_ns) {
-    return write(host_, pack(HostRecord{.taken_ns = taken_ns,
-                                        .pid = static_cast<std::uint32_t>(host.pid),
-                                        .vms_bytes = host.vms_bytes,
-                                        .rss_bytes = host.rss_bytes,
-                                        .shared_bytes = host.shared_bytes,
-                                        .rss_anon_bytes = host.rss_anon_bytes,
-                                        .rss_file_bytes = host.rss_file_bytes,
-                                        .rss_shmem_bytes = host.rss_shmem_bytes,
-                                        .swap_bytes = host.swap_bytes,
-                                        .hugetlb_bytes = host.hugetlb_bytes,
-                                        .locked_bytes = host.locked_bytes,
-                                        .pinned_bytes = host.pinned_bytes,
-                                        .peak_rss_bytes = host.peak_rss_bytes}));
+    return write(host_, pack(host_record(host, taken_ns, 0)));
   }
   std::uint64_t write_note(std::uint64_t taken_ns, int kind, std::uint16_t number,
                            std::uint64_t value, std::string const& text) {

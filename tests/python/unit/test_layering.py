@@ -40,7 +40,7 @@ CPP = [
     {"smaps_text", "page_regions", "recording"},
     {"host", "cgroup", "mappings", "process_list", "process_tree", "visible_devices", "system"}
     | {"nvml_instances", "unified"},
-    {"told_bytes", "allocator"},
+    {"told_bytes", "allocator", "host_record"},
     {"identity", "fingerprint", "nvml_session", "residency", "process_memory", "limits"}
     | {"recording_file"}
     | {"timeline_line"},
