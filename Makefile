@@ -168,7 +168,9 @@ build/tsan/tsan_%: tests/cpp/tsan_%.cpp tests/cpp/fuzz_check.hpp $(TSAN_SOURCES)
 # The sampler needs all of the core, and devices: those of the simulated GPU.
 .PHONY: tsan-sampler
 tsan-sampler: build/tsan/tsan_sampler $(VENV)/.stamp-memacct
-	@echo "== $<"; TSAN_OPTIONS=halt_on_error=1 $(VENV)/bin/memacct sim run --no-runtime --machine tsan -- $<
+	@echo "== $<"; status=0; \
+	  TSAN_OPTIONS=halt_on_error=1 $(VENV)/bin/memacct sim run --no-runtime --machine tsan -- $< || status=$$?; \
+	  rm -f /dev/shm/memacct_sim.tsan; exit $$status
 
 build/tsan/tsan_sampler: TSAN_SOURCES := $(wildcard cpp/src/*.cpp)
 build/tsan/tsan_sampler: $(wildcard cpp/src/*.cpp)

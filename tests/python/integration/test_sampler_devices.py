@@ -251,7 +251,7 @@ result = [in_fork("sampler.stop(); result = [sampler.state, len(sampler.trace().
 
 def test_residue_and_peaks_of_a_device(gpu: SimulatedGpu) -> None:
     with DeviceProcess(gpu) as process:
-        process.run(SETUP + "context(); start(None, device_hz=500, driver_budget_ratio=1)")
+        process.run(SETUP + "context(); start(None, device_hz=500, driver_budget_ratio=1); wait()")
         process.run(
             "for _ in range(3):\n"
             "    allocate(2**30); wait(); release(); allocate(20 * 2**20); wait()\n"
