@@ -84,10 +84,10 @@ class Session {
   /// Initialises again after somebody's shutdown. Handles are looked up anew; a lost device
   /// stays lost.
   void reinitialise();
-  /// To be called before each use. Where the devices were taken from this process (a container's control group, after a
-  /// reload of systemd) and may be back: shuts down and initialises again, at once and then
-  /// after pauses that grow from the first of these to the second. Handles that were given out
-  /// end.
+  /// To be called before each use. Where the devices were taken from this process (a container's
+  /// control group, after a reload of systemd) and may be back: shuts down and initialises again,
+  /// at once and then after pauses that grow from the first of these to the second. Handles that
+  /// were given out end.
   void refresh();
   /// The quota hook in this process as of refresh(); null: none.
   [[nodiscard]] char const* quota_hook() const noexcept { return quota_hook_; }
