@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import memacct
+    from memacct import _core
+
 MIB = 1 << 20
 
 # What a family's script can use. Children read a pipe whose writing end only the parent has,
@@ -106,3 +109,12 @@ def process_state(pid: int) -> str | None:
             return file.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def by_pid(tree: memacct.TreeSnapshot) -> dict[int, _core.ProcessMemory]:
+    return {process.pid: process for process in tree.processes}
+
+
+def known(value: int | None) -> int:
+    assert value is not None
+    return value

@@ -11,56 +11,34 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from own_mappings import (
+    ANONYMOUS,
+    LIBC,
+    MADV_FREE,
+    MIB,
+    PAGE,
+    PR_SET_VMA,
+    PR_SET_VMA_ANON_NAME,
+    address,
+    file_of,
+    find,
+    map_file,
+    on_a_disk,
+    read,
+    read_all,
+    touch,
+)
 
 import memacct
-from memacct import SourceUnavailableError, _core
+from memacct import _core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from memacct._core import Mapping, Mappings
-
-MIB = 1 << 20
-PAGE = mmap.PAGESIZE
-ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-MADV_FREE = 8
-LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_VMA, PR_SET_VMA_ANON_NAME = 0x53564D41, 0
-
-
-def touch(block: mmap.mmap) -> mmap.mmap:
-    for offset in range(0, len(block), PAGE):
-        block[offset] = 1
-    return block
-
-
-def read_all(block: mmap.mmap) -> mmap.mmap:
-    sum(block[offset] for offset in range(0, len(block), PAGE))
-    return block
-
-
-def address(block: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(block))
-
-
-def find(mappings: Mappings, place: int) -> Mapping:
-    rows = mappings.rows
-    index = int(np.searchsorted(rows["start"], place, side="right")) - 1
-    mapping = mappings[index]
-    assert mapping.start <= place < mapping.end
-    return mapping
-
-
-def read() -> Mappings:
-    mappings = memacct.snapshot(host="mappings", devices=None).mappings
-    assert mappings is not None
-    return mappings
 
 
 @pytest.fixture
@@ -68,23 +46,6 @@ def folder() -> Iterator[Path]:
     # In the working directory: /tmp may be a tmpfs, whose pages are shmem.
     with tempfile.TemporaryDirectory(dir=".") as name:
         yield Path(name).resolve()
-
-
-def file_of(folder: Path, name: str, size: int = 4 * MIB) -> Path:
-    path = folder / name
-    path.write_bytes(b"x" * size)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return path
-
-
-def map_file(path: Path, *, flags: int = mmap.MAP_SHARED, prot: int = 3) -> mmap.mmap:
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
-
-
-def on_a_disk(mapping: Mapping) -> bool:
-    return mapping.kind != "shmem"
 
 
 # ---------------------------------------------------------------- kinds
@@ -406,139 +367,3 @@ def test_a_delta_needs_mappings_on_both_sides() -> None:
     without = memacct.snapshot(devices=None)
     assert without.mappings is None
     assert (without - with_mappings).mappings is None
-
-
-# ---------------------------------------------------------------- other processes, and races
-
-
-def test_another_process_is_read_by_its_pid() -> None:
-    command = [sys.executable, "-c", "print(flush=True); input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        mappings = _core.read_mappings(child.pid)
-        assert mappings.pid == child.pid
-        assert "heap" in mappings.by_kind()
-        assert child.stdin is not None
-        child.stdin.write(b"\n")
-    with pytest.raises(SourceUnavailableError):
-        _core.read_mappings(child.pid)
-
-
-MANY_MAPPINGS = """
-import mmap, sys
-blocks = [mmap.mmap(-1, mmap.PAGESIZE) for _ in range(20_000)]
-print(flush=True)
-input()
-"""
-
-
-def test_a_process_that_ends_while_it_is_read_gives_no_part_of_a_table() -> None:
-    command = [sys.executable, "-c", MANY_MAPPINGS]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        whole = len(_core.read_mappings(child.pid))
-        assert whole > 20_000
-        lengths: list[int] = []
-        refused = threading.Event()
-
-        def read_on() -> None:
-            try:
-                while True:
-                    lengths.append(len(_core.read_mappings(child.pid)))
-            except SourceUnavailableError:
-                refused.set()
-
-        reader = threading.Thread(target=read_on)
-        reader.start()
-        while not lengths:  # it reads over and over by now
-            assert reader.is_alive()
-        child.kill()
-        assert refused.wait(60)
-        reader.join()
-    assert set(lengths) == {whole}
-
-
-def test_what_has_no_memory_of_its_own_says_so() -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # a zombie now
-    try:
-        with pytest.raises(SourceUnavailableError, match="no memory of its own"):
-            _core.read_mappings(child)
-    finally:
-        os.waitpid(child, 0)
-
-
-def test_mappings_that_come_and_go_meanwhile_are_never_read_twice() -> None:
-    still = [touch(mmap.mmap(-1, 16 * PAGE)) for _ in range(200)]
-    places = sorted(address(block) for block in still)
-    stop = threading.Event()
-
-    def churn() -> None:
-        while not stop.is_set():
-            blocks = [mmap.mmap(-1, PAGE * (1 + n % 7)) for n in range(50)]
-            for block in blocks[::2]:
-                block.close()
-            for block in blocks[1::2]:
-                block.close()
-
-    threads = [threading.Thread(target=churn) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(30):
-            mappings = _core.read_mappings()
-            rows = mappings.rows
-            assert (rows["start"][1:] >= rows["end"][:-1]).all()
-            # What stands still is there, once, whole.
-            for place in places:
-                mapping = find(mappings, place)
-                assert mapping.end >= place + 16 * PAGE
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-# ---------------------------------------------------------------- the cheaper source
-
-
-def test_the_residency_tier_says_what_it_read_and_what_it_does_not_know() -> None:
-    snapshot = memacct.snapshot(host="residency", devices=None)
-    mappings, host = snapshot.mappings, snapshot.host
-    assert mappings is not None
-    if _core.read_residency() is None:
-        assert (host.tier, mappings.source) == ("mappings", "smaps")
-        return
-    assert (host.tier, mappings.source) == ("residency", "pagemap")
-    assert host.rss_exact_bytes == mappings.rows["rss_bytes"].sum()
-    assert host.pss_bytes is None
-    assert host.rss_anon_bytes is not None  # of status
-    names = mappings.rows.dtype.names
-    assert names is not None
-    assert "rss_bytes" in names
-    assert "pss_bytes" not in names
-    assert mappings.by_kind()["heap"].held_bytes is None
-    with touch(mmap.mmap(-1, 4 * MIB)) as block:
-        delta = memacct.snapshot(host="residency", devices=None) - snapshot
-        assert delta.mappings is not None
-        kinds = {change.name: change for change in delta.mappings.kinds}
-        assert kinds["shmem"].rss_bytes == len(block)
-        assert kinds["shmem"].held_bytes is None
-        # Against the other source: what was not mapped before held nothing.
-        mixed = memacct.snapshot(host="mappings", devices=None) - snapshot
-        assert mixed.mappings is not None
-        kinds = {change.name: change for change in mixed.mappings.kinds}
-        assert kinds["shmem"].rss_bytes == kinds["shmem"].held_bytes == len(block)
-        assert all(c.held_bytes is None for name, c in kinds.items() if name != "shmem")
-        assert "held_bytes" in mixed.mappings.unknown_terms
-        # Nor is its sum with a delta that knows more.
-        known = memacct.snapshot(host="mappings", devices=None)
-        also = memacct.snapshot(host="mappings", devices=None) - known
-        assert also.mappings is not None
-        assert all(c.held_bytes is None for c in (delta.mappings + also.mappings).kinds)
-    assert "pagemap" in str(mappings)
-    assert pickle.loads(pickle.dumps(snapshot)) == snapshot  # noqa: S301 (our own)
