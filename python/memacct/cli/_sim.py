@@ -77,9 +77,10 @@ def run(  # noqa: PLR0917 (the command line's options)
     }
     settings = {key: value for key, value in given.items() if value is not None}
     exe = python or python_of(command[0])
+    wanted = _machine(machine, settings, scenario)  # a wrong name or size is told first
     if runtime:
         build_runtime(python=exe, progress=_say_building)
-    with _machine(machine, settings, scenario) as gpu:
+    with wanted as gpu:
         process = gpu.popen(command, runtime=runtime, python=exe, faults=faults)
         # Ctrl-C reaches the program too: it decides how it ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
