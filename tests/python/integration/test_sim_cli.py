@@ -92,3 +92,13 @@ def test_a_scenario_by_name(machine: str) -> None:
     refused = memacct("run", "--scenario", "moon", "--no-runtime", "--", "true")
     assert refused.returncode == 1
     assert "scenario='moon' does not exist" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--scenario", "moon"), ("--total", "3XB")], ids=["scenario", "size"]
+)
+def test_a_wrong_machine_is_told_before_a_missing_pytorch(option: str, value: str) -> None:
+    refused = memacct("run", option, value, "--", sys.executable, "-c", "pass")
+    assert refused.returncode == 1
+    assert repr(value) in refused.stderr
+    assert "PyTorch" not in refused.stderr
