@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memacct.integrations.vllm._hooks import after_import, wrap
+from memacct.integrations.vllm._hooks import after_import, found, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,26 @@ def test_a_class_is_wrapped_for_all_its_instances_once() -> None:
     assert kind().start("a", loud=True) == "A!"
     assert kind.start.__doc__ == "Starts."
     assert Engine().start("a") == "a"
+
+
+def test_what_two_parts_put_around_a_name_nests_each_once() -> None:
+    def ask(original: Callable[..., str], *args: Any, **kwargs: Any) -> str:
+        return original(*args, **kwargs) + "?"
+
+    kind = type("Kind", (Engine,), {})
+    for around in (exclaim, ask, exclaim, ask):
+        assert wrap(kind, "start", around)
+    assert kind().start("a") == "a!?"
+
+
+def test_what_was_looked_for_is_remembered() -> None:
+    kind = type("Remembered", (Engine,), {})
+    wrap(kind, "start", exclaim)
+    wrap(kind(), "halt", exclaim)
+    assert {name: found[name] for name in found if name.startswith("Remembered")} == {
+        "Remembered.start": True,
+        "Remembered.halt": False,
+    }
 
 
 def test_an_instance_is_wrapped_alone() -> None:
@@ -88,6 +108,16 @@ def test_an_action_waits_for_the_import(late_module: str) -> None:
     assert seen == [1]
     assert sys.meta_path == finders
     assert sys.modules[late_module].__spec__ is not None
+
+
+def test_every_action_on_a_module_is_carried_out_in_order(late_module: str) -> None:
+    seen: list[str] = []
+    finders = list(sys.meta_path)
+    after_import(late_module, lambda module: seen.append(f"first {module.value}"))
+    after_import(late_module, lambda module: seen.append(f"second {module.value}"))
+    importlib.import_module(late_module)
+    assert seen == ["first 1", "second 1"]
+    assert sys.meta_path == finders
 
 
 def test_a_module_that_is_there_is_acted_on_at_once() -> None:

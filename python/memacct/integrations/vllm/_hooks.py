@@ -17,28 +17,40 @@ logger = logging.getLogger("vllm.memacct")
 
 _MARK = "__memacct_wraps__"
 
+#: What was looked for in this process, by "Owner.name", and whether it was there.
+found: dict[str, bool] = {}
+
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> bool:
-    """Replaces ``owner.name`` by ``around(original, *args, **kwargs)``; once.
+    """Replaces ``owner.name`` by ``around(original, *args, **kwargs)``; once for each ``around``.
 
-    ``owner`` is a class or an instance. On an instance the bound method is wrapped.
+    ``owner`` is a class or an instance. On an instance the bound method is wrapped. What
+    different functions put around the same name nests, the later outside.
 
     Returns:
         Whether the name was there. Its absence is normal between vLLM's versions.
     """
     original = getattr(owner, name, None)
+    found[f"{_name_of(owner)}.{name}"] = original is not None
     if original is None:
         return False
-    if getattr(original, _MARK, False):
+    marks: tuple[str, ...] = getattr(original, _MARK, ())
+    mark = f"{around.__module__}.{getattr(around, '__qualname__', repr(around))}"
+    if mark in marks:
         return True
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return around(original, *args, **kwargs)
 
-    setattr(wrapper, _MARK, True)
+    setattr(wrapper, _MARK, (*marks, mark))
     setattr(owner, name, wrapper)
     return True
+
+
+def _name_of(owner: Any) -> str:
+    named = owner if hasattr(owner, "__name__") else type(owner)
+    return str(named.__name__)
 
 
 def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
@@ -52,8 +64,11 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         _act(action, module)
         return
-    if not any(isinstance(f, _AfterImport) and f.name == name for f in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport(name, action))
+    for finder in sys.meta_path:
+        if isinstance(finder, _AfterImport) and finder.name == name:
+            finder.add(action)
+            return
+    sys.meta_path.insert(0, _AfterImport(name, action))
 
 
 def _act(action: Callable[[ModuleType], None], module: ModuleType) -> None:
@@ -72,7 +87,12 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
         self.name = name
-        self._action = action
+        self._actions = [action]
+
+    def add(self, action: Callable[[ModuleType], None]) -> None:
+        """Does ``action`` too, after those that are there; once."""
+        if action not in self._actions:
+            self._actions.append(action)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -107,6 +127,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             execute(module)
             if self in sys.meta_path:  # once, through however many finders the spec came
                 sys.meta_path.remove(self)
-                _act(self._action, module)
+                for action in self._actions:
+                    _act(action, module)
 
         loader.exec_module = exec_module
