@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import pytest
 
 from memacct.demo import Bench, Row, Runner, Scenario, SimulatedWorld, judge
 from memacct.demo.setup import about_engine, engine_python, make_model
+from memacct.demo.warm import WarmEngines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from memacct.demo import EngineResult
 
@@ -101,3 +103,12 @@ def bench(gpu_python: Path, say: Callable[[str], None]) -> Bench:
 @pytest.fixture(scope="session")
 def starts(bench: Bench, say: Callable[[str], None]) -> Starts:
     return Starts(Runner(bench, SimulatedWorld(python=bench.python), say))
+
+
+@pytest.fixture(scope="session")
+def warm(bench: Bench) -> Iterator[WarmEngines]:
+    """Engines in a second or two, on a machine of 32 GiB that is theirs alone."""
+    folder = replace(bench, folder=WORK / "warm")
+    world = SimulatedWorld(python=bench.python).machine(device_count=1, host_pids=False)
+    with world as machine, WarmEngines(folder, machine) as engines:
+        yield engines
