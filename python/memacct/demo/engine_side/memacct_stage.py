@@ -5,8 +5,9 @@ milliseconds apart. A cue makes that certain, on a simulated and on a real GPU a
 point the worker writes a file and stands still until the stage manager has let the neighbours
 act and answers with another. The engine's own arithmetic, readings and allocations are untouched.
 
-vLLM's interface for this is `worker_extension_cls` (RPC methods added to the worker, and
-`init_worker_extension` called when init_device has ended).
+vLLM's interface for this is `worker_extension_cls` (RPC methods added to the worker). This module
+is imported for it before the worker's init_device, which it wraps: only the newest vLLM would call
+a hook of the extension there.
 
 The cues, in the order in which a worker passes them:
     initialised   init_device has ended: the engine's first reading of free memory is taken
@@ -14,17 +15,19 @@ The cues, in the order in which a worker passes them:
     graphs        inside the second sample of CUDA-graph memory, which is multiplied by the
                   number of graphs
     measured      the budget is decided, nothing of it allocated
+    sleeping      inside sleep, between its two readings of free memory
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-CUES = ("initialised", "profiling", "graphs", "measured")
+CUES = ("initialised", "profiling", "graphs", "measured", "sleeping")
 POLL_S = 0.002
 
 
@@ -110,7 +113,52 @@ def set_up(worker: Any, stage: Stage) -> None:
         (watch_graphs_v1 if is_v1 else watch_graphs_v2)(runner, stage)
     if "measured" in stage.cues:
         before(worker, "initialize_from_config", lambda: stage.give("measured"))
+    if "sleeping" in stage.cues:
+        watch_sleep(stage)
     stage.give("initialised")
+
+
+def watch_sleep(stage: Stage) -> None:
+    """The engine's own allocator unmaps between the two readings; its class is shared by all."""
+    from vllm.device_allocator.cumem import CuMemAllocator
+
+    original = CuMemAllocator.sleep
+
+    @functools.wraps(original)
+    def sleep(self: Any, *args: Any, **kwargs: Any) -> Any:
+        stage.give("sleeping")
+        return original(self, *args, **kwargs)
+
+    CuMemAllocator.sleep = sleep
+
+
+def wrapper_class() -> Any:
+    """The wrapper of a worker: what an executor calls; elsewhere before 0.12.0."""
+    for name in ("vllm.v1.worker.worker_base", "vllm.worker.worker_base"):
+        try:
+            found = getattr(importlib.import_module(name), "WorkerWrapperBase", None)
+        except ImportError:
+            continue
+        if found is not None:
+            return found
+    raise CueError("this vLLM has no WorkerWrapperBase")
+
+
+def follow_workers() -> None:
+    """Sets up each worker when its init_device has ended; once, however often imported."""
+    wrapper = wrapper_class()
+    original = wrapper.init_device
+    if getattr(original, "memacct_stage", False):
+        return
+
+    @functools.wraps(original)
+    def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        set_up(self.worker, Stage(self.worker.rank))
+        return result
+
+    init_device.memacct_stage = True  # type: ignore[attr-defined]
+    wrapper.init_device = init_device
 
 
 def tensors_of(value: Any) -> list[Any]:
@@ -124,11 +172,6 @@ def tensors_of(value: Any) -> list[Any]:
 
 class StageExtension:
     """Mixed into the worker's class by vLLM."""
-
-    @staticmethod
-    def init_worker_extension(worker: Any) -> None:
-        """Called by vLLM when init_device has ended."""
-        set_up(worker, Stage(worker.rank))
 
     def demo_worker_report(self) -> dict[str, Any]:
         """What this worker allocated for its KV cache: the bytes of the storages themselves."""
@@ -145,3 +188,6 @@ class StageExtension:
             "num_gpu_blocks": self.cache_config.num_gpu_blocks,  # type: ignore[attr-defined]
             "available_bytes": getattr(self, "available_kv_cache_memory_bytes", None),
         }
+
+
+follow_workers()

@@ -9,6 +9,7 @@ Nothing changes unless ``additional_config['memacct']['profiler']`` is ``native`
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,8 @@ def register() -> None:
 def _hook_worker(module: ModuleType) -> None:
     from memacct.integrations.vllm._hooks import wrap
 
+    if not hasattr(module, "WorkerWrapperBase"):  # before 0.12, in a module that this one imports
+        module = importlib.import_module("vllm.worker.worker_base")
     wrap(module.WorkerWrapperBase, "init_device", _around_init_device)
 
 

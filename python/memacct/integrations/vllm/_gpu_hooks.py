@@ -47,7 +47,10 @@ def _around_measure(original: Any, snapshot: Any, *args: Any, **kwargs: Any) -> 
 def _measures(snapshot: Any, session: GPUSession) -> bool:
     # Until init_device has chosen a device, the worker has none.
     device = getattr(session.worker, "device", None)
-    return device is not None and device == getattr(snapshot, "device_", None)
+    if device is None:
+        return False
+    # Before 0.14 a snapshot names no device: it measures the current one, the worker's.
+    return bool(device == getattr(snapshot, "device_", device))
 
 
 def _mem_utils() -> Any:
