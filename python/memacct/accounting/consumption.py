@@ -11,10 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from memacct.accounting.siblings import siblings_bytes
+
 if TYPE_CHECKING:
     from memacct._core import DeviceMemory
+    from memacct.accounting.siblings import Sibling
 
-ConsumptionSource = Literal["own+tree", "own", "held_over", "allocator_bound", "device"]
+ConsumptionSource = Literal[
+    "own+tree+siblings",
+    "own+tree",
+    "own+siblings",
+    "own",
+    "held_over",
+    "allocator_bound",
+    "device",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +38,13 @@ class Reading:
         device: the driver's reading; None where it could not be read.
         allocator_reserved_bytes: what the engine's caching allocator holds; None where
             the allocator's own account is not to be trusted.
+        siblings: the engine's other processes, as far as they were known by then.
     """
 
     free_bytes: int
     device: DeviceMemory | None = None
     allocator_reserved_bytes: int | None = None
+    siblings: tuple[Sibling, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,40 +54,51 @@ class Consumption:
     Attributes:
         consumed_bytes: the value to compute with.
         bounds_bytes: (low, high) that contain the truth; None where nothing bounds it.
-        source: ``own+tree`` and ``own`` are measured; ``held_over`` takes the neighbours to
-            stand still since the last measured reading; ``allocator_bound`` is the lower
-            bound, taken because the device's change is below it and so must be wrong;
-            ``device`` is the change of the whole device, as a stock engine takes it.
-        reason: why no better source applied; empty for ``own+tree``.
+        source: the names joined by ``+`` are the measured parts: this process, its descendants,
+            the engine's other processes (named only where there are any); ``held_over`` takes
+            the neighbours to stand still since the last measured reading; ``allocator_bound``
+            is the lower bound, taken because the device's change is below it and so must be
+            wrong; ``device`` is the change of the whole device, as a stock engine takes it.
+        reason: why no better source applied; empty where every part was measured.
+        tree_bytes: the descendants' part; None where it is not known.
+        siblings_bytes: the part of the engine's other processes; None where it is not known.
     """
 
     consumed_bytes: int
     bounds_bytes: tuple[int | None, int | None]
     source: ConsumptionSource
     reason: str = ""
+    tree_bytes: int | None = None
+    siblings_bytes: int | None = None
 
     @property
     def is_measured(self) -> bool:
         """Whether the neighbours' doings are certain to be left out."""
-        return self.source in ("own+tree", "own")
+        return self.source.split("+")[0] == "own"
 
 
 def consumed(before: Reading, after: Reading) -> Consumption:
-    """Returns what the engine itself took from ``before`` to ``after``."""
+    """Returns what the engine itself took from ``before`` to ``after``.
+
+    A sibling known at either reading counts in both: what it held at the first is not charged,
+    even if nobody knew then that it was the engine's.
+    """
     first, last = before.device, after.device
-    own = _difference(last and last.own_bytes, first and first.own_bytes)
-    if own is None:
+    if first is None or last is None or first.own_bytes is None or last.own_bytes is None:
         return _bounded(before, after, _why_unknown(first, last))
-    tree = _tree_difference(before, after)
-    if tree is None:
-        return Consumption(
-            consumed_bytes=own,
-            bounds_bytes=(None, None),
-            source="own",
-            reason="what this process's children hold could not be told from others' memory",
-        )
-    total = own + tree
-    return Consumption(consumed_bytes=total, bounds_bytes=(total, total), source="own+tree")
+    siblings = {sibling.pid: sibling for sibling in (*before.siblings, *after.siblings)}.values()
+    tree = _difference(last.tree_bytes, first.tree_bytes)
+    beside = _difference(siblings_bytes(last, siblings), siblings_bytes(first, siblings))
+    total = last.own_bytes - first.own_bytes + (tree or 0) + (beside or 0)
+    whole = tree is not None and beside is not None
+    return Consumption(
+        consumed_bytes=total,
+        bounds_bytes=(total, total) if whole else (None, None),
+        source=_parts(tree is not None, beside is not None and len(siblings) > 0),
+        reason=_what_is_missing(tree, beside),
+        tree_bytes=tree,
+        siblings_bytes=beside,
+    )
 
 
 class ConsumptionFollower:
@@ -87,8 +111,10 @@ class ConsumptionFollower:
 
     def __init__(self, baseline: Reading) -> None:
         self.baseline = baseline
+        self._siblings: dict[int, Sibling] = {}
         self._last_grown_bytes = 0
         self._last_tree_bytes: int | None = None
+        self._last_siblings_bytes: int | None = None
         self._has_measured = False
 
     @property
@@ -96,22 +122,39 @@ class ConsumptionFollower:
         """`grown_bytes` of the last reading; 0 before the first."""
         return self._last_grown_bytes
 
+    @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """The engine's other processes that any reading has known."""
+        return tuple(self._siblings.values())
+
     def follow(self, reading: Reading) -> Consumption:
         """Returns what the engine took from the baseline to ``reading``, the next in time."""
-        found = consumed(self.baseline, reading)
-        if found.source == "own+tree":
-            self._last_tree_bytes = _tree_difference(self.baseline, reading)
-        elif found.source == "own" and self._last_tree_bytes is not None:
-            found = replace(
-                found,
-                consumed_bytes=found.consumed_bytes + self._last_tree_bytes,
-                reason=f"{found.reason}; their last known number stands",
-            )
-        elif not found.is_measured and self._has_measured:
+        # One that has ended meanwhile, and is known no more, has given back what it held.
+        self._siblings |= {sibling.pid: sibling for sibling in reading.siblings}
+        found = consumed(replace(self.baseline, siblings=self.siblings), reading)
+        if found.is_measured:
+            found = self._completed(found)
+        elif self._has_measured:
             found = self._held_over(reading, found)
         self._has_measured = self._has_measured or found.is_measured
         self._last_grown_bytes = self.grown_bytes(reading, found)
         return found
+
+    def _completed(self, found: Consumption) -> Consumption:
+        """Puts the last known numbers in the place of what this reading does not tell."""
+        total, stood_in = found.consumed_bytes, False
+        if found.tree_bytes is not None:
+            self._last_tree_bytes = found.tree_bytes
+        elif self._last_tree_bytes is not None:
+            total, stood_in = total + self._last_tree_bytes, True
+        if found.siblings_bytes is not None:
+            self._last_siblings_bytes = found.siblings_bytes
+        elif self._last_siblings_bytes is not None:
+            total, stood_in = total + self._last_siblings_bytes, True
+        if not stood_in:
+            return found
+        reason = f"{found.reason}; their last known number stands"
+        return replace(found, consumed_bytes=total, reason=reason)
 
     def grown_bytes(self, reading: Reading, consumption: Consumption) -> int:
         """Returns how much less is free than would be had the neighbours stood still.
@@ -145,16 +188,26 @@ def _bounded(before: Reading, after: Reading, reason: str) -> Consumption:
     )
 
 
+def _parts(has_tree: bool, has_siblings: bool) -> ConsumptionSource:
+    if has_siblings:
+        return "own+tree+siblings" if has_tree else "own+siblings"
+    return "own+tree" if has_tree else "own"
+
+
+def _what_is_missing(tree: int | None, beside: int | None) -> str:
+    reasons = []
+    if tree is None:
+        reasons.append("what this process's children hold could not be told from others' memory")
+    if beside is None:
+        reasons.append("the driver does not tell what the engine's other processes hold")
+    return "; ".join(reasons)
+
+
 def _why_unknown(first: DeviceMemory | None, last: DeviceMemory | None) -> str:
     if first is None or last is None:
         return "the driver's process list could not be read"
     unknown = last if last.own_bytes is None else first
     return unknown.attribution.reason or "this process's record was not found"
-
-
-def _tree_difference(before: Reading, after: Reading) -> int | None:
-    first, last = before.device, after.device
-    return _difference(last and last.tree_bytes, first and first.tree_bytes)
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

@@ -2,6 +2,7 @@
 
 total = free + reserved + own + tree + foreign + unattributed; on an integrated GPU, whose
 memory is the machine's, with page cache, host processes and withheld in the place of reserved.
+What an engine's other processes hold is a row of its own, taken out of foreign.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from memacct.accounting.siblings import siblings_bytes
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from memacct._core import AllocatorMemory, DeviceMemory
+    from memacct.accounting.siblings import Sibling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ def device_equation(
     *,
     baseline: DeviceMemory | None = None,
     allocator: AllocatorMemory | None = None,
+    siblings: Sequence[Sibling] = (),
 ) -> tuple[EquationRow, ...]:
     """Returns the terms of one reading; they add up to ``total_bytes`` when all are known.
 
@@ -42,8 +47,11 @@ def device_equation(
         device: the reading.
         baseline: an earlier one, for the changes since.
         allocator: the caching allocator's account of it; ``own`` is then split by it.
+        siblings: the engine's other processes; with any, they are a row beside foreign.
     """
     rows = _device_rows(device, baseline)
+    if siblings:
+        rows = _with_siblings(rows, device, baseline, siblings)
     return rows if allocator is None else (*own_rows(device, allocator), *rows[1:])
 
 
@@ -120,6 +128,7 @@ def engine_equation(
     graphs_bytes: int,
     kv_cache_bytes: int,
     baseline: DeviceMemory | None = None,
+    siblings: Sequence[Sibling] = (),
 ) -> tuple[EquationRow, ...]:
     """Returns the equation with ``own`` split the engine's way, now and once it serves.
 
@@ -134,8 +143,9 @@ def engine_equation(
         graphs_bytes: what graph capture will take.
         kv_cache_bytes: the budget.
         baseline: the reading at the start, for the changes since.
+        siblings: the engine's other processes.
     """
-    own, *others, free = device_equation(device, baseline=baseline)
+    own, *others, free = device_equation(device, baseline=baseline, siblings=siblings)
     planned = activations_peak_bytes + graphs_bytes + kv_cache_bytes
     still_free = None if free.now_bytes is None else free.now_bytes - planned
     return (
@@ -146,6 +156,40 @@ def engine_equation(
         *others,
         replace(free, planned_bytes=still_free),
     )
+
+
+def _with_siblings(
+    rows: tuple[EquationRow, ...],
+    device: DeviceMemory,
+    baseline: DeviceMemory | None,
+    siblings: Sequence[Sibling],
+) -> tuple[EquationRow, ...]:
+    """Splits ``foreign``, where it is known; both parts add up to it, now and since."""
+    at = next(number for number, row in enumerate(rows) if row.name == "foreign")
+    foreign = rows[at]
+    now = siblings_bytes(device, siblings)
+    then = None if baseline is None else siblings_bytes(baseline, siblings)
+    since = None if now is None or then is None else now - then
+    names = ", ".join(f"{sibling.title} {sibling.pid}" for sibling in siblings)
+    row = EquationRow(
+        name="siblings",
+        now_bytes=now,
+        planned_bytes=now,
+        source=f"driver's list, the engine's other processes: {names}",
+        since_start_bytes=since,
+    )
+    others = _less(foreign.now_bytes, now)
+    foreign = replace(
+        foreign,
+        now_bytes=others,
+        planned_bytes=others,
+        since_start_bytes=_less(foreign.since_start_bytes, since),
+    )
+    return (*rows[:at], row, foreign, *rows[at + 1 :])
+
+
+def _less(value: int | None, part: int | None) -> int | None:
+    return None if value is None or part is None else value - part
 
 
 def _own_rows(

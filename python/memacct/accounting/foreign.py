@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from memacct._core import DeviceMemory
+    from memacct.accounting.siblings import Sibling
 
 ForeignEvent = Literal["grew", "shrank", "appeared", "left", "changed"]
 
@@ -31,14 +34,16 @@ class ForeignChange:
         return self.after_bytes - self.before_bytes
 
 
-def foreign_changes(before: DeviceMemory, after: DeviceMemory) -> tuple[ForeignChange, ...]:
+def foreign_changes(
+    before: DeviceMemory, after: DeviceMemory, siblings: Iterable[Sibling] = ()
+) -> tuple[ForeignChange, ...]:
     """Returns the listed foreign processes that moved, the largest change first.
 
     A process whose number is hidden in both readings is left out: nothing is known to
-    have changed.
+    have changed. So are ``siblings``, which are the engine's.
     """
-    first = {p.pid: p.process_used_bytes for p in before.processes if p.owner == "foreign"}
-    last = {p.pid: p.process_used_bytes for p in after.processes if p.owner == "foreign"}
+    ours = {sibling.pid for sibling in siblings}
+    first, last = _foreign(before, ours), _foreign(after, ours)
     changes = (
         ForeignChange(
             pid=pid,
@@ -50,6 +55,11 @@ def foreign_changes(before: DeviceMemory, after: DeviceMemory) -> tuple[ForeignC
         if pid not in first or pid not in last or first[pid] != last[pid]
     )
     return tuple(sorted(changes, key=lambda c: (-abs(c.delta_bytes or 0), c.pid)))
+
+
+def _foreign(device: DeviceMemory, ours: set[int]) -> dict[int, int | None]:
+    others = (p for p in device.processes if p.owner == "foreign" and p.pid not in ours)
+    return {p.pid: p.process_used_bytes for p in others}
 
 
 def _event(pid: int, first: dict[int, int | None], last: dict[int, int | None]) -> ForeignEvent:

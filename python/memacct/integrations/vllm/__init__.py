@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vllm.memacct")
 
-__all__ = ["CPUWorker", "GPUWorker", "register"]  # noqa: F822, RUF100 (made by __getattr__)
+__all__ = ["CPUWorker", "GPUWorker", "register", "register_sibling"]  # noqa: F822, RUF100 (made by __getattr__)
 
 
 def register() -> None:
@@ -39,6 +39,7 @@ def register() -> None:
 
             after_import("vllm.v1.worker.worker_base", _hook_worker)
             after_import("vllm.engine.arg_utils", _hook_arguments)
+            after_import("vllm.v1.engine.core", _hook_core)
         except Exception:
             logger.exception("memacct: not installed, vLLM goes on")
 
@@ -80,6 +81,22 @@ def _hook_arguments(module: ModuleType) -> None:
     wrap(module.EngineArgs, "create_engine_config", _around_create_engine_config)
 
 
+def _hook_core(module: ModuleType) -> None:
+    from memacct.integrations.vllm._family_hooks import find_engine_core
+    from memacct.integrations.vllm._hooks import wrap
+
+    if not find_engine_core():  # a process of its own is inside of __init__ by now
+        wrap(module.EngineCore, "__init__", _around_engine_core)
+
+
+def _around_engine_core(original: Any, core: Any, *args: Any, **kwargs: Any) -> Any:
+    with own_time:
+        from memacct.integrations.vllm._family_hooks import engine_core_starts
+
+        engine_core_starts(args[0] if args else kwargs.get("vllm_config"))
+    return original(core, *args, **kwargs)
+
+
 def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **kwargs: Any) -> Any:
     # Checked here, in the process that the user looks at and before any worker starts, so
     # that a wrong key is one sentence and not the end of a worker's traceback.
@@ -88,7 +105,7 @@ def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **
     result = original(engine_args, *args, **kwargs)
     if config is not None and config.is_native:
         with own_time:
-            _enabled(config, result)
+            _enabled(config, result, args[0] if args else kwargs.get("usage_context"))
     return result
 
 
@@ -104,12 +121,14 @@ def _read_config(given: object) -> PluginConfig | None:
         return None
 
 
-def _enabled(config: PluginConfig, vllm_config: Any) -> None:
+def _enabled(config: PluginConfig, vllm_config: Any, usage: object) -> None:
     """What this process does for an enabled engine: a report, and its workers' environment."""
     try:
+        from memacct.integrations.vllm._family_hooks import engine_configured
         from memacct.integrations.vllm._ray import reach_ray_workers
         from memacct.integrations.vllm._report_file import write_report
 
+        engine_configured(vllm_config, usage)
         reach_ray_workers(getattr(vllm_config, "parallel_config", None))
         write_report(config.report_dir, "main", {"profiler": config.profiler})
     except Exception:
@@ -121,6 +140,10 @@ def _enabled(config: PluginConfig, vllm_config: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "register_sibling":
+        from memacct.integrations.vllm._family import register_sibling
+
+        return register_sibling
     if name in ("GPUWorker", "CPUWorker"):
         from memacct.integrations.vllm._worker_classes import worker_class
 

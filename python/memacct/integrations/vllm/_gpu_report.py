@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from memacct._units import format_bytes
 from memacct.accounting.equation import engine_equation
 from memacct.accounting.foreign import ForeignChange, foreign_changes
+from memacct.integrations.vllm import _family
 from memacct.report.text import render_equation
 
 if TYPE_CHECKING:
     from memacct.accounting.budget import EngineBudget
     from memacct.accounting.consumption import Consumption, Reading
     from memacct.accounting.equation import EquationRow
+    from memacct.accounting.siblings import EngineProcess, Sibling
     from memacct.integrations.vllm._gpu_session import GPUSession
 
 
@@ -24,7 +26,9 @@ class GPUReport:
     ``stock_bytes`` is what vLLM's own readings before and after its profile run would have
     given: None where they would have ended the start instead. What a neighbour's move between
     two graph samples would have done besides is not in it. ``foreign_delta_bytes`` is None
-    where the driver does not tell this process's memory from others'.
+    where the driver does not tell this process's memory from others'. ``engine`` are the engine's
+    processes on this device, and ``siblings_reason`` why those beside this worker's own tree
+    could not all be told from neighbours; empty where they could.
     """
 
     rank: int
@@ -39,6 +43,8 @@ class GPUReport:
     equation: tuple[EquationRow, ...]
     foreign: tuple[ForeignChange, ...]
     foreign_delta_bytes: int | None
+    engine: tuple[EngineProcess, ...]
+    siblings_reason: str
 
     @classmethod
     def of(cls, session: GPUSession, available_bytes: int, budget: EngineBudget) -> GPUReport:
@@ -49,7 +55,10 @@ class GPUReport:
         profiled, consumption = session.profiled
         free = session.raw_free()
         now = session.read(free)
-        rows, moved = _device_rows(session, baseline, now, budget)
+        # Those too that have ended meanwhile.
+        known = {sibling.pid: sibling for sibling in (*session.follower.siblings, *now.siblings)}
+        siblings = tuple(known.values())
+        rows, moved = _device_rows(session, now, budget, siblings)
         return cls(
             rank=int(worker.rank),
             device=now.device.uuid if now.device else f"cuda:{session.device_ordinal}",
@@ -63,6 +72,10 @@ class GPUReport:
             equation=rows,
             foreign=moved,
             foreign_delta_bytes=session.measured_grown_bytes(free),
+            engine=()
+            if now.device is None
+            else _family.engine_processes(now.device, baseline.device, siblings),
+            siblings_reason=_family.why_siblings_unknown(now.device),
         )
 
     def text(self) -> str:
@@ -76,7 +89,10 @@ class GPUReport:
         lines = [head]
         if self.total_bytes is not None:
             lines.append(render_equation(self.equation, self.total_bytes))
+        lines += [_held(row) for row in self.engine if row.owner != "own"]
         lines += [_moved(change) for change in self.foreign[:5]]
+        if self.foreign and self.siblings_reason:
+            lines.append(f"some of these may be the engine's own: {self.siblings_reason}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,10 +105,11 @@ class GPUReport:
 
 
 def _device_rows(
-    session: GPUSession, baseline: Reading, now: Reading, budget: EngineBudget
+    session: GPUSession, now: Reading, budget: EngineBudget, siblings: tuple[Sibling, ...]
 ) -> tuple[tuple[EquationRow, ...], tuple[ForeignChange, ...]]:
-    if now.device is None:
+    if now.device is None or session.follower is None:
         return (), ()
+    baseline = session.follower.baseline.device
     rows = engine_equation(
         now.device,
         weights_bytes=int(session.worker.model_runner.model_memory_usage),
@@ -100,9 +117,10 @@ def _device_rows(
         activations_peak_bytes=session.activations_peak_bytes,
         graphs_bytes=session.graphs_bytes,
         kv_cache_bytes=budget.final_bytes,
-        baseline=baseline.device,
+        baseline=baseline,
+        siblings=siblings,
     )
-    moved = () if baseline.device is None else foreign_changes(baseline.device, now.device)
+    moved = () if baseline is None else foreign_changes(baseline, now.device, siblings)
     return rows, moved
 
 
@@ -121,6 +139,17 @@ def _stock_outcome(stock_bytes: int | None) -> str:
     if stock_bytes <= 0:
         return f"would have left nothing for it ({format_bytes(stock_bytes)}), ending the start"
     return f"would have given {format_bytes(stock_bytes)}"
+
+
+def _held(row: EngineProcess) -> str:
+    def said(value: int | None) -> str:
+        return "an unknown amount" if value is None else format_bytes(value)
+
+    title = row.role if row.rank is None else f"{row.role} rank {row.rank}"
+    return (
+        f"the engine's {title} (pid {row.pid}) holds {said(row.process_used_bytes)}, of which "
+        f"{said(row.since_start_bytes)} since the start"
+    )
 
 
 def _moved(change: ForeignChange) -> str:

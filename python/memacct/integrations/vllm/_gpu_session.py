@@ -19,7 +19,7 @@ from memacct._errors import BudgetError
 from memacct._units import format_bytes
 from memacct.accounting.budget import BudgetTerms, decide_budget
 from memacct.accounting.consumption import ConsumptionFollower, Reading
-from memacct.integrations.vllm import _gpu_hooks
+from memacct.integrations.vllm import _family, _family_hooks, _gpu_hooks
 from memacct.integrations.vllm._gpu_report import GPUReport
 from memacct.integrations.vllm._own_time import own_time
 from memacct.integrations.vllm._report_file import write_report
@@ -61,6 +61,7 @@ class GPUSession:
         """Wraps what reads memory; the first measurement will be the baseline."""
         self.is_initialising = True
         self.follower = self.profiled = self._latest = self.lost_reason = None
+        _family_hooks.worker_starts(self.worker)
         _gpu_hooks.hook_measurements(self)
         _gpu_hooks.hook_worker(self)
 
@@ -97,7 +98,12 @@ class GPUSession:
             if self.config.strict:
                 raise
             self._say_once(f"the driver's account could not be read: {error}")
-        return Reading(free_bytes=free_bytes, device=device, allocator_reserved_bytes=reserved)
+        return Reading(
+            free_bytes=free_bytes,
+            device=device,
+            allocator_reserved_bytes=reserved,
+            siblings=() if device is None else _family.siblings_on(device),
+        )
 
     def grown_bytes(self, free_bytes: int) -> int:
         """Returns how much less is free than would be had the neighbours stood still.
@@ -155,6 +161,7 @@ class GPUSession:
         baseline = self.read(free_bytes)
         self.follower = ConsumptionFollower(baseline)
         device = baseline.device
+        _family.found_device(device)
         if device is None or device.own_bytes is None:
             reason = "" if device is None else f": {device.attribution.reason}"
             self._say_once(
