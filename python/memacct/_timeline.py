@@ -17,10 +17,10 @@ from memacct._errors import MemacctError
 from memacct._timeline_baseline import quiet_reading
 from memacct._timeline_file import warn
 from memacct._timeline_recording import Recording
-from memacct._timeline_span import Span, place
+from memacct._timeline_span import Span, notes_text, place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Literal
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from memacct._core import DeviceKey, HostTier
     from memacct._timeline_baseline import PartsKind
     from memacct._timeline_records import TimelineRecord
-    from memacct._timeline_types import Baseline, IdentityCheck, TimelineEntry
+    from memacct._timeline_types import Baseline, IdentityCheck, Note, TimelineEntry
 
 _NOT_STARTED = "this timeline has not been started"
+_STOPPED = "this timeline has been stopped"
 DIRECTORY_VARIABLE = "MEMACCT_TIMELINE_DIR"
 _HOST_TIERS = ("counters", "breakdown", "rollup")
 
@@ -46,7 +47,8 @@ class Timeline:
         name: the process's role, such as "EngineCore", for those who read several.
         devices: as of ``snapshot``. Reading devices takes 0.1 to 1 ms an entry.
         host: as of ``snapshot``: "counters", "breakdown" or "rollup".
-        breakdown: whether the baseline is broken down into its parts, by mappings.
+        breakdown: whether the baseline is broken down into its parts, by mappings; "once":
+            without reading them again while the counter disagrees.
 
     Raises:
         ValueError: no such ``host``.
@@ -72,7 +74,7 @@ class Timeline:
         name: str | None = None,
         devices: Literal["auto", "all"] | Sequence[DeviceKey] | None = None,
         host: HostTier = "breakdown",
-        breakdown: bool = True,
+        breakdown: bool | Literal["once"] = True,
     ) -> None:
         if host not in _HOST_TIERS:
             raise ValueError(f"host must be one of {', '.join(_HOST_TIERS)}, not {host!r}")
@@ -146,16 +148,54 @@ class Timeline:
         if self._recording is not None and self._recording.pid == os.getpid():
             self.stop()
 
-    def checkpoint(self, name: str, *, collect_garbage: bool = False) -> None:
+    def checkpoint(
+        self,
+        name: str,
+        *,
+        collect_garbage: bool = False,
+        notes: Mapping[str, Note] | None = None,
+    ) -> None:
         """Adds an entry to this timeline; see `memacct.checkpoint`.
 
         Raises:
             ValueError: before its start or after its stop.
+            TypeError: a note is neither a number nor text.
         """
         if self._has_ended:
-            raise ValueError("this timeline has been stopped")
+            raise ValueError(_STOPPED)
         garbage = f',"garbage_count":{gc.collect()}' if collect_garbage else ""
-        self._add("checkpoint", quoted(name), garbage)
+        self._add("checkpoint", quoted(name), notes_text(notes) + garbage)
+
+    def check(self, name: str, *, notes: Mapping[str, Note] | None = None) -> None:
+        """Adds a checkpoint by which readers can tell whether the sum holds so far; goes on.
+
+        Raises:
+            ValueError: before its start or after its stop.
+            TypeError: a note is neither a number nor text.
+        """
+        if self._has_ended:
+            raise ValueError(_STOPPED)
+        try:
+            recording = self._own()
+        except (MemacctError, OSError) as error:  # of a forked child's own baseline
+            self._miss(error)
+            return
+        where = place(recording)
+        recording.check("checkpoint", quoted(name), place=where, more=notes_text(notes))
+
+    def rename(self, name: str) -> None:
+        """Gives the role that a forked child's own part of this timeline will have."""
+        self._name = name
+
+    def read_devices(self, devices: Literal["auto", "all"] | Sequence[DeviceKey] | None) -> None:
+        """Changes which devices are read from the next entry on (None: none).
+
+        So that a process's device is read once it has a context there. Devices that appear
+        later have no change to tell from before.
+        """
+        self._devices = devices
+        if self._recording is not None:
+            self._recording.read_devices(devices)
 
     def span(self, name: str, *, collect_garbage: bool = False) -> Span:
         """Returns a context manager that adds an entry at its begin and one at its end.
@@ -260,6 +300,8 @@ class Timeline:
 
     def _record(self, parent_id: str | None) -> Recording:
         parts_kind: PartsKind = "mappings" if self._breakdown else "none"
+        if self._breakdown == "once":
+            parts_kind = "once"
         if self._breakdown and (self._is_implicit or parent_id is not None):
             parts_kind = "small"  # nobody asked for a walk, here and now
         return Recording(
@@ -303,7 +345,7 @@ class Timeline:
 
     def _begin(self, span: Span, quoted_name: str, more: str) -> None:
         if self._has_ended:
-            raise ValueError("this timeline has been stopped")
+            raise ValueError(_STOPPED)
         span.recording, span.index = self._add("span_begin", quoted_name, more)
         span.depth = place(span.recording)[0]
 

@@ -24,9 +24,9 @@ _QUIET_ATTEMPTS = 8
 _KINDS_WITHOUT_PATH = {"heap", "stack", "anon", "special"}
 
 
-# How a baseline is broken down: by its mappings; by them, or else by the counters' kinds where
-# the process is not small; or not at all.
-PartsKind = Literal["mappings", "small", "none"]
+# How a baseline is broken down: by its mappings; by them, read one time; by them, or else by the
+# counters' kinds where the process is not small; or not at all.
+PartsKind = Literal["mappings", "once", "small", "none"]
 
 
 def read_baseline(
@@ -58,7 +58,7 @@ def read_baseline(
             return reading, {}
         lag_bytes = reading.host.rss_bytes - sum(part[2] for part in parts)
         content = {"parts": parts, "counter_lag_bytes": lag_bytes}
-        if lag_bytes == 0 or monotonic_ns() - begin_ns >= _REPEATED_WALK_NS:
+        if parts_kind == "once" or lag_bytes == 0 or monotonic_ns() - begin_ns >= _REPEATED_WALK_NS:
             break
     return reading, content
 

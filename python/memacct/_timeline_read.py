@@ -132,6 +132,7 @@ _START: dict[str, Any] = {
     "command": _OPTIONAL_TEXT,
     "machine": _OPTIONAL_TEXT,
     "parent_id": _OPTIONAL_TEXT,
+    "parent_pid": _OPTIONAL_NUMBER,
 }
 _ENTRY: dict[str, Any] = {
     "id": str,
@@ -147,6 +148,7 @@ _ENTRY: dict[str, Any] = {
     "devices": (list, type(None)),
     "parts": (list, type(None)),
     "now_bytes": _OPTIONAL_NUMBER,
+    "notes": (dict, type(None)),
 }
 
 
@@ -189,6 +191,7 @@ def _record(parts: _Parts) -> TimelineRecord:
         id=header["id"],
         parent_id=header["parent_id"],
         pid=header["pid"],
+        parent_pid=header.get("parent_pid"),
         start_ticks=header["start_ticks"],
         machine=header["machine"] or "",
         command=header["command"] or "",
@@ -255,6 +258,7 @@ def _entries(lines: list[dict[str, Any]], header: dict[str, Any]) -> Iterator[Ti
             garbage_count=line.get("garbage_count"),
             devices=_devices(line.get("devices")),
             now_bytes=line.get("now_bytes"),
+            notes=line.get("notes"),
         )
         before = host
 

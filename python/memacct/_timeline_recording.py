@@ -105,11 +105,16 @@ class Recording:
             "machine": os.uname().nodename,
             "boot_id": _text("/proc/sys/kernel/random/boot_id"),
             "parent_id": parent_id,
+            "parent_pid": os.getppid(),
             "host": self._host,
             "python": sys.version.split()[0],
             "memacct": _core.__version__,
         }
         return f"{self._before}{_json(content)}\n".encode()
+
+    def read_devices(self, devices: Any) -> None:
+        """Changes which devices are read from the next entry on."""
+        self._devices = devices
 
     def read(self) -> _core.Snapshot | None:
         """Returns a reading; None, logged once, if its source failed."""
@@ -164,12 +169,24 @@ class Recording:
             self.file.write(line)
         return index
 
-    def end(self) -> None:
-        """Adds the last entry, with an independent reading, and closes the file."""
+    def check(
+        self,
+        kind: str,
+        quoted_name: str,
+        *,
+        place: tuple[int, int | None] = (0, None),
+        more: str = "",
+    ) -> None:
+        """Adds an entry with an independent reading, by which the identity can be checked."""
         found = self._read(quiet_reading)
         if found is not None:
             reading, now_bytes = found
-            self.add(reading, "end", '"end"', more=f',"now_bytes":{now_bytes}')
+            more = f',"now_bytes":{now_bytes}{more}'
+            self.add(reading, kind, quoted_name, place=place, more=more)
+
+    def end(self) -> None:
+        """Adds the last entry, with an independent reading, and closes the file."""
+        self.check("end", '"end"')
         if self.file is not None:
             self.file.close()
 

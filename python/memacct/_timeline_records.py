@@ -33,6 +33,7 @@ class TimelineRecord:
     entries: tuple[TimelineEntry, ...]  # by time
     lost_count: int  # entries that were counted and are not here, but for those at the end
     unkept_count: int = 0  # entries beyond those that memory keeps; not in lost_count
+    parent_pid: int | None = None  # of the process that started this one, then
 
     @property
     def increments_bytes(self) -> int:
@@ -40,12 +41,13 @@ class TimelineRecord:
         return sum(resident_change(entry.delta) for entry in self.entries)
 
     def identity(self) -> IdentityCheck | None:
-        """Returns the check that the process made at its timeline's end; None if it did not."""
+        """Returns the last check that the process made, mostly at its end; None if it made none."""
+        found = None
         increments_bytes = 0
         for entry in self.entries:
             increments_bytes += resident_change(entry.delta)
             if entry.now_bytes is not None:
-                return IdentityCheck(
+                found = IdentityCheck(
                     baseline_bytes=self.entries[0].host.rss_bytes,
                     increments_bytes=increments_bytes,
                     since_last_bytes=0,
@@ -53,7 +55,7 @@ class TimelineRecord:
                     problems=tuple(self._problems()),
                     unkept_count=self.unkept_count,
                 )
-        return None
+        return found
 
     def _problems(self) -> Iterator[str]:
         first = self.entries[0]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal
 from memacct._types import DeviceDelta, HostDelta, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from memacct._core import HostMemory
 
+# What an entry may tell besides: a number (its name says the unit) or a text.
+Note = int | float | str
 EntryKind = Literal["baseline", "checkpoint", "span_begin", "span_end", "end"]
 
 
@@ -128,7 +130,8 @@ class TimelineEntry:
     error: str | None  # of a "span_end": the exception that left the span
     garbage_count: int | None  # unreachable objects found; None: collection was not asked for
     devices: tuple[DevicePoint, ...] | None  # None: not asked for, or not readable
-    now_bytes: int | None  # of an "end": resident memory by another reading (statm)
+    now_bytes: int | None  # of an "end" or a check: resident memory by another reading (statm)
+    notes: Mapping[str, Note] | None = None  # what was said of it besides, such as sizes
 
     @property
     def contradicts_itself(self) -> bool:

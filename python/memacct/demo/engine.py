@@ -136,7 +136,7 @@ def engine_environ(
     base: Mapping[str, str], extra: Mapping[str, str], plugins: str, cache: Path
 ) -> dict[str, str]:
     """`base` without leftovers that would change an engine, plus what it needs, plus `extra`."""
-    leftovers = ("VLLM_", "MEMACCT_STAGE", "MEMACCT_VLLM", "MEMACCT_REPORT")
+    leftovers = ("VLLM_", "MEMACCT_STAGE", "MEMACCT_VLLM", "MEMACCT_REPORT", "MEMACCT_TIMELINE")
     environ = {name: value for name, value in base.items() if not name.startswith(leftovers)}
     environ |= {
         "PYTHONPATH": str(ENGINE_SIDE),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from memacct.integrations.vllm._config import PluginConfig
+    from memacct.integrations.vllm._startup_stack import Caller
 
 logger = logging.getLogger("vllm.memacct")
 
@@ -42,6 +43,25 @@ def register() -> None:
             after_import("vllm.v1.engine.core", _hook_core)
         except Exception:
             logger.exception("memacct: not installed, vLLM goes on")
+        try:
+            from memacct.integrations.vllm._startup_stack import find_caller
+
+            _begin_timeline(find_caller())
+        except Exception:
+            logger.exception("memacct: no timeline of the start, vLLM goes on")
+
+
+def _begin_timeline(caller: Caller) -> None:
+    """In EngineCore and workers, whose start has begun; the others see a configuration later."""
+    if caller.role in ("front", "inspection"):
+        return
+    config = _read_config(caller.additional_config)
+    if config is not None and config.timeline:
+        from memacct.integrations.vllm._startup import begin
+
+        startup = begin(caller.name, config)
+        if startup is not None:
+            startup.open("EngineCore" if caller.role == "core" else "init_worker")
 
 
 def _hook_worker(module: ModuleType) -> None:
@@ -102,11 +122,23 @@ def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **
     # that a wrong key is one sentence and not the end of a worker's traceback.
     with own_time:
         config = _read_config(getattr(engine_args, "additional_config", None))
-    result = original(engine_args, *args, **kwargs)
-    if config is not None and config.is_native:
+        step = _configuring(config)
+    with step:
+        result = original(engine_args, *args, **kwargs)
+    if config is not None and (config.is_native or config.timeline):
         with own_time:
             _enabled(config, result, args[0] if args else kwargs.get("usage_context"))
     return result
+
+
+def _configuring(config: PluginConfig | None) -> AbstractContextManager[Any]:
+    """The timeline's first span in the user's own process, where one is asked for."""
+    if config is None or not config.timeline:
+        return contextlib.nullcontext()
+    from memacct.integrations.vllm._startup import begin
+
+    startup = begin("main", config)
+    return contextlib.nullcontext() if startup is None else startup.step("create_engine_config")
 
 
 def _read_config(given: object) -> PluginConfig | None:
@@ -130,7 +162,8 @@ def _enabled(config: PluginConfig, vllm_config: Any, usage: object) -> None:
 
         engine_configured(vllm_config, usage)
         reach_ray_workers(getattr(vllm_config, "parallel_config", None))
-        write_report(config.report_dir, "main", {"profiler": config.profiler})
+        if config.is_native:
+            write_report(config.report_dir, "main", {"profiler": config.profiler})
     except Exception:
         if config.strict:
             raise

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROFILERS = ("native", "stock")
 ENABLE_VARIABLE = "MEMACCT_VLLM"
+TIMELINE_VARIABLE = "MEMACCT_TIMELINE"
 LONGEST_WAIT_S = 86400
 SECONDS_ALLOWED = f"a number of seconds from 0 to {LONGEST_WAIT_S}"
 
@@ -31,7 +32,7 @@ class PluginConfig:
 
     Attributes:
         profiler: ``native`` corrects the engine's profiling, ``stock`` leaves it alone.
-        timeline: record the start-up's steps (reserved; no effect yet).
+        timeline: record the start's steps; "tensors": each tensor of the weights too.
         on_shortfall: what to do when the budget no longer fits: clamp, wait or error.
         wait_s: seconds that ``wait`` waits before it clamps.
         margin_bytes: what stays free when the budget is capped.
@@ -40,7 +41,7 @@ class PluginConfig:
     """
 
     profiler: Literal["native", "stock"] = "stock"
-    timeline: bool = False
+    timeline: bool | Literal["tensors"] = False
     on_shortfall: ShortfallPolicy = "clamp"
     wait_s: float = 60.0
     margin_bytes: int = _DEFAULT_MARGIN_BYTES
@@ -63,7 +64,8 @@ def read_config(
 
     Args:
         additional_config: vLLM's; anything but a dict with a ``memacct`` key says nothing.
-        environ: where ``MEMACCT_VLLM`` and ``MEMACCT_REPORT_DIR`` are looked up.
+        environ: where ``MEMACCT_VLLM``, ``MEMACCT_TIMELINE`` and ``MEMACCT_REPORT_DIR`` are
+            looked up.
         default_profiler: what applies when neither says anything.
 
     Raises:
@@ -82,7 +84,10 @@ def read_config(
                 f"additional_config['memacct'] has the unknown key {key!r}; "
                 f"allowed are {', '.join(_KEYS)}"
             )
-    values: dict[str, Any] = {"profiler": _profiler_of(environ, default_profiler)}
+    values: dict[str, Any] = {
+        "profiler": _profiler_of(environ, default_profiler),
+        "timeline": timeline_of(environ),
+    }
     if environ.get("MEMACCT_REPORT_DIR"):
         values["report_dir"] = environ["MEMACCT_REPORT_DIR"]
     for key, value in given.items():
@@ -102,6 +107,22 @@ def _profiler_of(
     raise ConfigError(f"{ENABLE_VARIABLE}={value!r} is not understood; allowed are 0 and 1")
 
 
+def timeline_of(environ: Mapping[str, str]) -> bool | Literal["tensors"]:
+    """Returns what ``MEMACCT_TIMELINE`` asks for.
+
+    Raises:
+        ConfigError: its value is wrong.
+    """
+    value = environ.get(TIMELINE_VARIABLE, "")
+    if value == "tensors":
+        return "tensors"
+    if value in ("", "0", "1"):
+        return value == "1"
+    raise ConfigError(
+        f"{TIMELINE_VARIABLE}={value!r} is not understood; allowed are 0, 1 and tensors"
+    )
+
+
 def _wrong(key: str, value: object, allowed: str) -> ConfigError:
     return ConfigError(f"additional_config['memacct'][{key!r}] is {value!r}; allowed is {allowed}")
 
@@ -118,6 +139,12 @@ def _one_of(allowed: tuple[str, ...]) -> Any:
 def _flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _wrong(key, value, "true | false")
+    return value
+
+
+def _timeline(key: str, value: object) -> object:
+    if not isinstance(value, bool) and value != "tensors":
+        raise _wrong(key, value, 'true | false | "tensors"')
     return value
 
 
@@ -148,7 +175,7 @@ def _folder(key: str, value: object) -> str | None:
 # The keys that users write, the field each one sets, and its check.
 _KEYS: dict[str, tuple[str, Any]] = {
     "profiler": ("profiler", _one_of(PROFILERS)),
-    "timeline": ("timeline", _flag),
+    "timeline": ("timeline", _timeline),
     "on_shortfall": ("on_shortfall", _one_of(SHORTFALL_POLICIES)),
     "wait_s": ("wait_s", _seconds),
     "margin": ("margin_bytes", _bytes),
