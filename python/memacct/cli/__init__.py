@@ -7,7 +7,7 @@ import sys
 import typer
 
 from memacct._errors import MemacctError
-from memacct.cli import _blackbox, _broker, _demo, _sim
+from memacct.cli import _blackbox, _broker, _demo, _report, _sim
 
 app = typer.Typer(
     name="memacct",
@@ -20,6 +20,7 @@ app.add_typer(_blackbox.app, name="blackbox")
 app.add_typer(_sim.app, name="sim")
 app.command()(_demo.demo)
 app.command()(_broker.broker)
+app.command()(_report.report)
 
 
 def main() -> None:

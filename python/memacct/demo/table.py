@@ -65,8 +65,12 @@ def reports(result: EngineResult) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("vllm-*.json"))]
 
 
-def _sum(told: list[dict[str, Any]], key: str) -> int | None:
-    return sum(report[key] for report in told) if told else None
+def own_time_ns(told: list[dict[str, Any]], key: str) -> int | None:
+    """The sum over processes of their time in memacct; several reports may be of one process."""
+    latest: dict[int, int] = {}
+    for report in told:
+        latest[report["pid"]] = max(latest.get(report["pid"], 0), report[key])
+    return sum(latest.values()) if told else None
 
 
 def judge(
@@ -101,8 +105,8 @@ def judge(
         native_bytes=native.kv_cache_bytes,
         native_error=native.error,
         native_clamped=clamped,
-        native_overhead_ns=_sum(told, "overhead_ns"),
-        native_overhead_cpu_ns=_sum(told, "overhead_cpu_ns"),
+        native_overhead_ns=own_time_ns(told, "overhead_ns"),
+        native_overhead_cpu_ns=own_time_ns(told, "overhead_cpu_ns"),
         native_attribution=sources[0] if sources else None,
         difference_bytes=difference,
         ok=ok,

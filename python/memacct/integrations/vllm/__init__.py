@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vllm.memacct")
 
-__all__ = ["CPUWorker", "GPUWorker", "register", "register_sibling"]  # noqa: F822, RUF100 (made by __getattr__)
+__all__ = ["CPUWorker", "GPUWorker", "register", "register_sibling", "report"]  # noqa: F822, RUF100 (made by __getattr__)
 
 
 def register() -> None:
@@ -41,6 +41,8 @@ def register() -> None:
             after_import("vllm.v1.worker.worker_base", _hook_worker)
             after_import("vllm.engine.arg_utils", _hook_arguments)
             after_import("vllm.v1.engine.core", _hook_core)
+            after_import("vllm.v1.engine.core", _hook_core_report)
+            after_import("vllm.v1.executor.abstract", _hook_executor)
         except Exception:
             logger.exception("memacct: not installed, vLLM goes on")
         try:
@@ -70,6 +72,43 @@ def _hook_worker(module: ModuleType) -> None:
     if not hasattr(module, "WorkerWrapperBase"):  # before 0.12, in a module that this one imports
         module = importlib.import_module("vllm.worker.worker_base")
     wrap(module.WorkerWrapperBase, "init_device", _around_init_device)
+    module.WorkerWrapperBase.memacct_report = _worker_report
+
+
+def _worker_report(wrapper: Any) -> dict[str, Any]:
+    """One rank's report as plain data: ``collective_rpc("memacct_report")``."""
+    from memacct.integrations.vllm._rpc import worker_report
+
+    return worker_report(wrapper)
+
+
+def _hook_core_report(module: ModuleType) -> None:
+    from memacct.integrations.vllm._engine_core import hook_core
+
+    hook_core(module)
+
+
+def _hook_executor(module: ModuleType) -> None:
+    from memacct.integrations.vllm._engine_core import hook_executor
+
+    hook_executor(module)
+
+
+def report(engine: Any) -> Any:
+    """Returns all reports of a running engine as plain data: its processes, its ranks, its sums.
+
+    The caller's process, each engine core and each rank, with their memory now and what was
+    decided at their start. What cannot report is named with the reason.
+
+    Args:
+        engine: a vLLM ``LLM`` or ``LLMEngine``; of an ``AsyncLLM`` it is a coroutine.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    from memacct.integrations.vllm import _rpc
+
+    return _rpc.report(engine)
 
 
 def _around_init_device(original: Any, wrapper: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,7 +164,7 @@ def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **
         step = _configuring(config)
     with step:
         result = original(engine_args, *args, **kwargs)
-    if config is not None and (config.is_native or config.timeline):
+    if config is not None and config.reports:
         with own_time:
             _enabled(config, result, args[0] if args else kwargs.get("usage_context"))
     return result
@@ -156,14 +195,17 @@ def _read_config(given: object) -> PluginConfig | None:
 def _enabled(config: PluginConfig, vllm_config: Any, usage: object) -> None:
     """What this process does for an enabled engine: a report, and its workers' environment."""
     try:
+        from memacct.integrations.vllm._facts import engine_facts, setup_facts
         from memacct.integrations.vllm._family_hooks import engine_configured
         from memacct.integrations.vllm._ray import reach_ray_workers
-        from memacct.integrations.vllm._report_file import write_report
+        from memacct.integrations.vllm._report_file import forget_report, write_report
 
-        engine_configured(vllm_config, usage)
-        reach_ray_workers(getattr(vllm_config, "parallel_config", None))
         if config.is_native:
-            write_report(config.report_dir, "main", {"profiler": config.profiler})
+            engine_configured(vllm_config, usage)
+        reach_ray_workers(getattr(vllm_config, "parallel_config", None))
+        facts = {**engine_facts(vllm_config), "setup": setup_facts(vllm_config)}
+        forget_report("main")
+        write_report(config.report_dir, "main", {"profiler": config.profiler, **facts})
     except Exception:
         if config.strict:
             raise

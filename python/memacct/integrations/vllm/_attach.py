@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from memacct._errors import BudgetError, ConfigError
 from memacct.integrations.vllm._config import PluginConfig, read_config
 from memacct.integrations.vllm._own_time import own_time
+from memacct.integrations.vllm._state import LOST
+from memacct.integrations.vllm._witness import witnessed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,26 +32,33 @@ def start(
     Raises:
         ConfigError: the configuration is wrong.
     """
-    strict = False
+    config = session = None
     try:
         session = getattr(worker, _ATTRIBUTE, None)
         if session is None:
             given = getattr(getattr(worker, "vllm_config", None), "additional_config", None)
             config = read_config(given, default_profiler=default_profiler)
-            strict = config.strict
             session = _session_for(worker, config) if config.is_native else None
             if session is not None:
                 setattr(worker, _ATTRIBUTE, session)
         elif session.is_initialising:
             return contextlib.nullcontext()
+        else:
+            config = session.config
     except ConfigError:
         raise
-    except Exception:
-        if strict:
+    except Exception as error:
+        if config is not None and config.strict:
             raise
         logger.exception("memacct: could not attach; profiling stays stock")
-        return contextlib.nullcontext()
-    return contextlib.nullcontext() if session is None else _during_init_device(session)
+        _lost(worker, f"could not attach: {error!r}")
+    attachment = contextlib.nullcontext() if session is None else _during_init_device(session)
+    return witnessed(worker, config, attachment) if config and config.reports else attachment
+
+
+def _lost(worker: Any, reason: str) -> None:
+    with contextlib.suppress(Exception):  # a worker that takes no attributes
+        setattr(worker, LOST, reason)
 
 
 def _session_for(worker: Any, config: PluginConfig) -> Any:
@@ -64,9 +73,9 @@ def _session_for(worker: Any, config: PluginConfig) -> Any:
         from memacct.integrations.vllm._gpu_session import GPUSession
 
         return GPUSession(worker, config)
-    logger.warning(
-        "memacct: no native profiling for device type %r; profiling stays stock", device_type
-    )
+    reason = f"no native profiling for device type {device_type!r}"
+    logger.warning("memacct: %s; profiling stays stock", reason)
+    _lost(worker, reason)
     return None
 
 

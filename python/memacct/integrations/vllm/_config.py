@@ -38,6 +38,7 @@ class PluginConfig:
         margin_bytes: what stays free when the budget is capped.
         strict: raise memacct's own faults instead of going on as stock.
         report_dir: where each process writes its report as JSON; None: nowhere.
+        asks_report: the configuration itself, not the environment, names a ``report_dir``.
     """
 
     profiler: Literal["native", "stock"] = "stock"
@@ -47,11 +48,17 @@ class PluginConfig:
     margin_bytes: int = _DEFAULT_MARGIN_BYTES
     strict: bool = False
     report_dir: str | None = None
+    asks_report: bool = False
 
     @property
     def is_native(self) -> bool:
         """Whether the profiling is to be corrected."""
         return self.profiler == "native"
+
+    @property
+    def reports(self) -> bool:
+        """Whether processes report their start; a stock engine's do where that is asked for."""
+        return self.is_native or self.asks_report or bool(self.timeline)
 
 
 def read_config(
@@ -93,6 +100,7 @@ def read_config(
     for key, value in given.items():
         name, check = _KEYS[key]
         values[name] = check(key, value)
+    values["asks_report"] = given.get("report_dir") is not None
     return PluginConfig(**values)
 
 

@@ -25,9 +25,11 @@ from memacct.integrations.vllm._cpu_available import (
     wait_until_it_fits,
 )
 from memacct.integrations.vllm._cpu_report import CPUReport
+from memacct.integrations.vllm._facts import engine_facts
 from memacct.integrations.vllm._hooks import wrap
 from memacct.integrations.vllm._own_time import own_time
 from memacct.integrations.vllm._report_file import write_report
+from memacct.integrations.vllm._state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,12 +51,12 @@ class CPUSession:
         self.config = config
         self.is_initialising = False
         self.report: CPUReport | None = None
-        self._is_lost = False
+        self.lost_reason: str | None = None
 
     def before_init_device(self) -> None:
         """Wraps the method that decides the budget."""
         self.is_initialising = True
-        self._is_lost = False
+        self.lost_reason = None
         wrap(self.worker, "determine_available_memory", self._around_budget)
 
     def after_init_device(self) -> None:
@@ -63,7 +65,7 @@ class CPUSession:
 
     def lose(self, reason: str) -> None:
         """Ends the corrections for good: what follows is stock."""
-        self._is_lost = True
+        self.lost_reason = reason
         self.report = None
         logger.warning("memacct: %s. From here on the profiling is vLLM's own", reason)
 
@@ -72,7 +74,11 @@ class CPUSession:
     def _around_budget(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         module: Any = sys.modules.get(_WORKER_MODULE)
         explicit = self.worker.cache_config.kv_cache_memory_bytes is not None
-        if self._is_lost or explicit or not hasattr(self.worker, "requested_cpu_memory"):
+        if (
+            self.lost_reason is not None
+            or explicit
+            or not hasattr(self.worker, "requested_cpu_memory")
+        ):
             return original(*args, **kwargs)  # the user's own number: RSS plays no part
         if module is None or not hasattr(module, "psutil"):
             logger.warning("memacct: this vLLM's CPU worker is not known; profiling stays stock")
@@ -102,7 +108,7 @@ class CPUSession:
         @functools.wraps(node_info)
         def get_memory_node_info(*args: Any, **kwargs: Any) -> Any:
             info = node_info(*args, **kwargs)  # an error here is vLLM's own
-            if not self._is_lost:
+            if self.lost_reason is None:
                 read = functools.partial(_read_available, node_info, *args, **kwargs)
                 report = self._guard(self._decide, read)
                 if report is not None:
@@ -117,7 +123,7 @@ class CPUSession:
         Raises:
             BudgetError: the budget does not fit and ``on_shortfall`` is ``error``.
         """
-        if self.report is None and not self._is_lost:
+        if self.report is None and self.lost_reason is None:
             self._guard(self._decide, None)  # a vLLM that does not ask for the node
         if self.report is None:
             return rss_bytes
@@ -179,7 +185,9 @@ class CPUSession:
         with own_time:
             try:
                 logger.info("%s", self.report.text(budget_bytes))
-                data = self.report.as_dict(budget_bytes)
+                status, reason = state_of(self.worker)
+                facts = {**engine_facts(self.worker.vllm_config), "status": status}
+                data = {**facts, "reason": reason, **self.report.as_dict(budget_bytes)}
                 write_report(self.config.report_dir, f"rank{self.report.rank}", data)
             except Exception:
                 if self.config.strict:

@@ -20,9 +20,11 @@ from memacct._units import format_bytes
 from memacct.accounting.budget import BudgetTerms, decide_budget
 from memacct.accounting.consumption import ConsumptionFollower, Reading
 from memacct.integrations.vllm import _family, _family_hooks, _gpu_hooks
+from memacct.integrations.vllm._facts import engine_facts
 from memacct.integrations.vllm._gpu_report import GPUReport
 from memacct.integrations.vllm._own_time import own_time
 from memacct.integrations.vllm._report_file import write_report
+from memacct.integrations.vllm._state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,7 +247,11 @@ class GPUSession:
         try:
             report = GPUReport.of(self, available_bytes, budget)
             logger.info("%s", report.text())
-            write_report(self.config.report_dir, f"rank{report.rank}", report.as_dict())
+            status, reason = state_of(self.worker)
+            facts = {**engine_facts(self.worker.vllm_config), "status": status, "reason": reason}
+            write_report(
+                self.config.report_dir, f"rank{report.rank}", {**facts, **report.as_dict()}
+            )
         except Exception:
             if self.config.strict:
                 raise

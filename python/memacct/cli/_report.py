@@ -1,0 +1,56 @@
+"""``memacct report``: what an engine's processes wrote, in one table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memacct._errors import MemacctError
+
+_WRONG, _INTERRUPTED = 2, 130
+
+
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The report_dir of one or more engines.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All of it, as JSON (docs/vllm.md has the schema).")
+    ] = False,
+    last: Annotated[bool, typer.Option("--last", help="Only the newest start.")] = False,
+) -> None:
+    """Show the starts that vLLM's processes reported to DIR: a row for each rank.
+
+    Exit status: 0 all is well; 1 a report is missing or unreadable, or a start failed, fell back
+    to vLLM's own profiling or had its KV cache clamped; 2 wrong usage, or no reports there.
+    """
+    try:
+        fine = _show(folder, as_json=as_json, last=last)
+    except MemacctError as error:
+        print(f"memacct: {error}", file=sys.stderr)
+        raise typer.Exit(_WRONG) from None
+    except KeyboardInterrupt:
+        print("memacct: interrupted", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    raise typer.Exit(0 if fine else 1)
+
+
+def _show(folder: Path, *, as_json: bool, last: bool) -> bool:
+    from memacct.report.engine_files import Folder, read_folder
+    from memacct.report.engine_starts import is_fine
+    from memacct.report.engine_text import start_text
+
+    found = read_folder(folder)
+    if last:
+        found = Folder(starts=found.starts[-1:], problems=found.problems)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        print("\n\n".join(start_text(start) for start in found.starts))
+        for problem in found.problems:
+            print(problem)
+    return not found.problems and all(is_fine(start) for start in found.starts)
