@@ -2,13 +2,14 @@
 #   make demo          real vLLM engines beside neighbours that move (first time: a download of several GB)
 #   make test          everything but engines; a few minutes from nothing
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
+#   make matrix        the vLLM plugin in every version from 0.11.0 on: docs/vllm-versions.md (an hour; VERSIONS="0.11.0 cpu", KEEP=1)
 #   make bench         what memacct's own calls cost
 #   make gpu           asks a real GPU all that memacct assumes of it (with the python3 that is there)
 #   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
 #   make tsan          the lock-free parts under ThreadSanitizer (seconds; needs clang)
 #   make check         format, lint and types
 #   make clean         removes builds and environments
-# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, GPU_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
+# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, MATRIX_ARGS, GPU_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -16,13 +17,16 @@ VENV_GPU ?= .venv-gpu
 VENV_CPU ?= .venv-cpu
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+VERSIONS ?=
+KEEP ?=
+MATRIX_ARGS ?=
 GPU_ARGS ?=
 FUZZ_RUNS ?= 10000000
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines bench gpu fuzz tsan check clean prerequisites install wheel
+.PHONY: demo test test-engines matrix bench gpu fuzz tsan check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -117,6 +121,11 @@ test: $(VENV)/.stamp-memacct
 test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.stamp-memacct
 	@MEMACCT_ENGINE_PYTHON=$(abspath $(VENV_GPU))/bin/python MEMACCT_CPU_ENGINE_PYTHON=$(abspath $(VENV_CPU))/bin/python \
 	  $(VENV)/bin/python -m pytest -m engine $(PYTEST_ARGS) tests/engine
+
+# uv installs in a minute what takes pip several; the matrix does without it where it cannot be had.
+matrix: $(VENV)/.stamp-memacct
+	@$(VENV)/bin/python $(PIP) install -q uv || echo "no uv: pip installs the engines, slower"
+	@$(VENV)/bin/python bench/engine/version_matrix --versions "$(VERSIONS)" --wheel $(WHEELS)/memacct-*.whl $(if $(KEEP),--keep) $(MATRIX_ARGS)
 
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench

@@ -39,6 +39,7 @@ class EngineOptions:
         cli: command-line arguments whose `--additional-config` is taken, parsed as by `vllm serve`.
         environ: added to that of the engine's processes.
         plugins: which general plugins vLLM loads: "none" keeps memacct out even if installed.
+        sleeps: the engine sleeps, wakes up and generates once more (give enable_sleep_mode too).
     """
 
     budget_bytes: int
@@ -50,6 +51,7 @@ class EngineOptions:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     plugins: str = "none"
+    sleeps: bool = False
 
     def native(self) -> EngineOptions:
         """The same engine with memacct's native profiler.
@@ -187,6 +189,7 @@ class EngineRun:
             "engine": options.engine_arguments(model, total_bytes),
             "result_path": str(self.result_path),
             "stay": stay,
+            "sleep": options.sleeps,
         }
         if options.cli:
             request["cli"] = list(options.cli)

@@ -54,12 +54,17 @@ class World(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What every start needs: the engine's interpreter, the model, a folder for logs."""
+    """What every start needs: the engine's interpreter, the model, a folder for logs.
+
+    Attributes:
+        make_run: makes an engine to be entered, with EngineRun's arguments.
+    """
 
     python: Path
     model: Path
     folder: Path
     limit_s: float = 300.0
+    make_run: Callable[..., EngineRun] = EngineRun
 
 
 def start(
@@ -73,7 +78,7 @@ def start(
     stay: bool = False,
 ) -> EngineRun:
     """An engine on `machine`, not yet running (enter it)."""
-    return EngineRun(
+    return bench.make_run(
         options,
         python=bench.python,
         model=bench.model,

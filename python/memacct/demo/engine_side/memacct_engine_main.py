@@ -69,10 +69,14 @@ def generate(llm: Any) -> list[int]:
     return list(llm.generate([PROMPT], parameters, use_tqdm=False)[0].outputs[0].token_ids)
 
 
-def run(llm: Any, start_s: float) -> dict[str, Any]:
-    """Asks each worker what it allocated, and generates."""
+def run(llm: Any, start_s: float, *, sleeps: bool = False) -> dict[str, Any]:
+    """Asks each worker what it allocated, and generates; again after a sleep if asked for."""
     workers = llm.collective_rpc("demo_worker_report")
     tokens = generate(llm)
+    if sleeps:
+        llm.sleep(level=1)
+        llm.wake_up()
+        tokens = generate(llm)
     return {
         "outcome": "served",
         "start_s": start_s,
@@ -103,7 +107,8 @@ def main() -> int:
     llm = None
     try:
         llm = make_engine(request)
-        result = run(llm, time.monotonic() - started_s)
+        start_s = time.monotonic() - started_s
+        result = run(llm, start_s, sleeps=bool(request.get("sleep")))
     except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
         result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}
     write_json(result_path, {**result, "versions": versions()})

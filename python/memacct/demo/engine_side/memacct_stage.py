@@ -11,7 +11,7 @@ a hook of the extension there.
 
 The cues, in the order in which a worker passes them:
     initialised   init_device has ended: the engine's first reading of free memory is taken
-    profiling     inside the profiling pass, before its forward pass
+    profiling     inside the profiling pass, before its forward pass; on a CPU, before it
     graphs        inside the second sample of CUDA-graph memory, which is multiplied by the
                   number of graphs
     measured      the budget is decided, nothing of it allocated
@@ -106,7 +106,9 @@ def watch_graphs_v2(runner: Any, stage: Stage) -> None:
 def set_up(worker: Any, stage: Stage) -> None:
     """Puts the cues that are wanted at their points."""
     runner = worker.model_runner
-    if "profiling" in stage.cues:
+    if "profiling" in stage.cues and worker.device_config.device_type == "cpu":
+        before(worker, "determine_available_memory", lambda: stage.give("profiling"))
+    elif "profiling" in stage.cues:
         before(runner, "profile_run", lambda: stage.give("profiling"))
     if "graphs" in stage.cues:
         is_v1 = hasattr(runner, "_warmup_and_capture")

@@ -1,0 +1,157 @@
+"""One virtual environment per vLLM version, made by the recipe and removed after its run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .recipe import header_packages, make_recipe, torch_of
+
+if TYPE_CHECKING:
+    from .versions import Target
+
+Progress = Callable[[str], None]
+
+INSTALL_LIMIT_S = 1800
+# Told at the end of an error: pip's last lines name the cause.
+ERROR_LENGTH = 600
+ABOUT = """
+import importlib.metadata as metadata, json, platform, sys
+def version(*names):
+    for name in names:
+        try: return metadata.version(name)
+        except metadata.PackageNotFoundError: pass
+    return None
+import torch
+print(json.dumps({"python": platform.python_version(), "torch": torch.__version__,
+                  "cuda": torch.version.cuda, "transformers": version("transformers"),
+                  "runtime": version("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")}))
+"""
+
+
+class InstallError(RuntimeError):
+    """The environment of a version could not be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A virtual environment in ``folder``, made of the interpreter ``base``."""
+
+    folder: Path
+    base: str = sys.executable
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def installer(self) -> list[str]:
+        """The start of a command that installs: uv where there is one, as it is much faster."""
+        found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        if found is not None:
+            return [found, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
+        pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        return [*pip, "--no-cache-dir"]
+
+    def install(self, *arguments: str) -> None:
+        """Installs.
+
+        Raises:
+            InstallError: it did not succeed; the end of what the installer said.
+        """
+        run([*self.installer(), *arguments])
+
+    def remove(self) -> None:
+        """Takes it off the disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run(command: list[str], limit_s: float = INSTALL_LIMIT_S) -> str:
+    """Runs a command and returns what it printed.
+
+    Raises:
+        InstallError: it failed or took longer than ``limit_s``.
+    """
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit_s)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallError(str(error)) from error
+    if done.returncode != 0:
+        raise InstallError((done.stderr or done.stdout).strip()[-ERROR_LENGTH:])
+    return done.stdout
+
+
+def make(target: Target, environment: Environment, memacct: Path, say: Progress) -> dict[str, Any]:
+    """Makes the environment, or completes the one that is there; says what is in it.
+
+    Args:
+        memacct: the wheel of memacct, which is installed anew each time.
+
+    Raises:
+        InstallError: something could not be installed.
+    """
+    done = environment.folder / ".matrix-done"
+    if not done.exists():
+        environment.remove()
+        say(f"[1/4] environment {environment.folder}")
+        run([environment.base, "-m", "venv", str(environment.folder)])
+        install_engine(target, environment, say)
+        done.touch()
+    say("[4/4] memacct")
+    environment.install("--no-deps", "--reinstall-package", "memacct", str(memacct)) if (
+        "uv" in Path(environment.installer()[0]).name
+    ) else environment.install("--no-deps", "--force-reinstall", str(memacct))
+    about: dict[str, Any] = json.loads(run([str(environment.python), "-c", ABOUT]))
+    return about
+
+
+def install_engine(target: Target, environment: Environment, say: Progress) -> None:
+    """vLLM first, for its metadata; then what that says it needs."""
+    say(f"[2/4] {target.distribution} {target.version}")
+    environment.install("--no-deps", f"{target.distribution}=={target.version}")
+    recipe = make_recipe(declared(target, environment), target)
+    torch = torch_of(recipe.requirements)
+    say(f"[3/4] torch {torch} and what else it needs, without {' '.join(recipe.left_out)}")
+    requirements = list(recipe.requirements)
+    if target.is_cpu and torch is not None:
+        requirements = [*without_torch(requirements), f"torch=={cpu_torch(torch, environment)}"]
+    lists = {"requirements.txt": requirements, "constraints.txt": recipe.constraints}
+    for name, lines in lists.items():
+        (environment.folder / name).write_text("\n".join(lines) + "\n")
+    listed = (str(environment.folder / name) for name in lists)
+    environment.install("-r", next(listed), "-c", next(listed), "typer", "rich")
+    if not target.is_cpu:
+        about = json.loads(run([str(environment.python), "-c", ABOUT]))
+        environment.install("--no-deps", *header_packages(about["runtime"]))
+
+
+def declared(target: Target, environment: Environment) -> list[str]:
+    """What the installed wheel's metadata says that it needs."""
+    site = next(environment.folder.glob("lib/python*/site-packages"))
+    names = {target.distribution, target.distribution.replace("-", "_")}
+    for name in names:
+        for found in importlib.metadata.distributions(name=name, path=[str(site)]):
+            return list(found.requires or ())
+    raise InstallError(f"{target.distribution} has no metadata in {site}")
+
+
+def without_torch(requirements: list[str]) -> list[str]:
+    """The requirements less torch's own lines, one for each platform."""
+    return [line for line in requirements if torch_of([line]) is None]
+
+
+def cpu_torch(version: str, environment: Environment) -> str:
+    """The CPU build where an index or a folder of wheels has it, else the plain one."""
+    try:
+        environment.install("--no-deps", f"torch=={version}+cpu")
+    except InstallError:
+        return version
+    return f"{version}+cpu"

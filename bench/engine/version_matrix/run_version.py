@@ -1,0 +1,92 @@
+"""Runs all cases of one version in its environment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memacct._errors import MemacctError
+from memacct.demo import Bench, Runner
+from memacct.demo.setup import make_model
+from memacct.sim import build_runtime
+
+from . import run_cpu
+from .cases import cases
+from .hosted import HostError, hosted_gpu
+from .run_gpu import CaseRunner, no_turn
+
+if TYPE_CHECKING:
+    from .environment import Environment
+    from .versions import Target
+
+Say = Callable[[str], None]
+# Entered around each start; a machine that several share may put a lock here.
+turn: Callable[[], Any] = no_turn
+
+
+class NotRunError(RuntimeError):
+    """The version is installed, but nothing could be started with it."""
+
+
+def keys(target: Target) -> list[str]:
+    """The keys of all its cases."""
+    return run_cpu.keys() if target.is_cpu else [case.key for case in cases(target)]
+
+
+def run(
+    target: Target,
+    environment: Environment,
+    folder: Path,
+    *,
+    limit_s: float,
+    wanted: Sequence[str],
+    say: Say,
+) -> list[dict[str, Any]]:
+    """The cells of one version.
+
+    Args:
+        wanted: keys of the cases to run; empty: all.
+
+    Raises:
+        NotRunError: its runtime, model or interpreter failed.
+    """
+    python = environment.python
+    try:
+        with turn():
+            model = make_model(python, folder / "model", say)
+        bench = Bench(python=python, model=model, folder=folder / "runs", limit_s=limit_s)
+        if target.is_cpu:
+            return run_cpu.run(bench, wanted, say, turn)
+        return run_gpu(target, bench, wanted, say)
+    except (MemacctError, HostError) as error:
+        raise NotRunError(str(error)) from error
+
+
+def run_gpu(target: Target, bench: Bench, wanted: Sequence[str], say: Say) -> list[dict[str, Any]]:
+    """On one machine of simulated GPUs, with vLLM imported once."""
+    build_runtime(python=bench.python, progress=say)
+    with turn():
+        hosting = hosted_gpu(bench.python, bench.folder)
+        world, host = hosting.__enter__()
+    try:
+        say(f"vLLM is imported: {', '.join(host.imported)}")
+        hosted = Bench(
+            python=bench.python,
+            model=bench.model,
+            folder=bench.folder,
+            limit_s=bench.limit_s,
+            make_run=host.make_run,
+        )
+        runner = CaseRunner(Runner(hosted, world, say), say, turn)
+        chosen = [case for case in cases(target) if not wanted or case.key in wanted]
+        return [runner.run(case) for case in chosen]
+    finally:
+        hosting.__exit__(None, None, None)
+
+
+def remove_model(folder: Path) -> None:
+    """Takes the model and vLLM's caches off the disk; logs stay."""
+    for name in ("model", "runs/vllm-cache"):
+        shutil.rmtree(folder / name, ignore_errors=True)
