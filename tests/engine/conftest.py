@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from warm_place import Place
 
 from memacct.demo import Bench, Row, Runner, Scenario, SimulatedWorld, judge
+from memacct.demo.neighbour import Neighbour
 from memacct.demo.setup import about_engine, engine_python, make_model
 from memacct.demo.warm import WarmEngines
 
@@ -112,3 +114,16 @@ def warm(bench: Bench) -> Iterator[WarmEngines]:
     world = SimulatedWorld(python=bench.python).machine(device_count=1, host_pids=False)
     with world as machine, WarmEngines(folder, machine) as engines:
         yield engines
+
+
+@pytest.fixture(scope="session")
+def place(bench: Bench) -> Iterator[Place]:
+    """Such engines with two GPUs, and a neighbour on the first."""
+    world = SimulatedWorld(python=bench.python).machine(device_count=2, host_pids=False)
+    folder = replace(bench, folder=WORK / "warm")
+    with (
+        world as machine,
+        WarmEngines(folder, machine, count=False) as engines,
+        Neighbour(machine.neighbour_environ()) as neighbour,
+    ):
+        yield Place(engines, neighbour)

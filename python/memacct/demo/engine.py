@@ -38,6 +38,8 @@ class EngineOptions:
         arguments: further keyword arguments of `vllm.LLM`.
         cli: command-line arguments whose `--additional-config` is taken, parsed as by `vllm serve`.
         environ: added to that of the engine's processes.
+        steps: what to do once it serves: names of methods of `vllm.LLM` with their arguments,
+            "generate", or "stay" until there is a file of that name.
         plugins: which general plugins vLLM loads: "none" keeps memacct out even if installed.
         sleeps: the engine sleeps, wakes up and generates once more (give enable_sleep_mode too).
     """
@@ -50,6 +52,7 @@ class EngineOptions:
     cli: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[tuple[Any, ...], ...] = ()
     plugins: str = "none"
     sleeps: bool = False
 
@@ -187,6 +190,7 @@ class EngineRun:
         self.result_path = folder / "result.json"
         request: dict[str, Any] = {
             "engine": options.engine_arguments(model, total_bytes),
+            "steps": options.steps,
             "result_path": str(self.result_path),
             "stay": stay,
             "sleep": options.sleeps,

@@ -136,6 +136,7 @@ class WarmEngines:
         cache = self.bench.folder / "vllm-cache"
         request = {
             "engine": options.engine_arguments(self.bench.model, self.machine.total_bytes),
+            "steps": options.steps,
             "folder": str(folder),
             "environ": engine_environ(self._environ, extra, options.plugins, cache),
             "count": self.count,

@@ -16,6 +16,7 @@ import json
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,25 @@ def generate(llm: Any) -> list[int]:
     return list(llm.generate([PROMPT], parameters, use_tqdm=False)[0].outputs[0].token_ids)
 
 
-def run(llm: Any, start_s: float, *, sleeps: bool = False) -> dict[str, Any]:
+def take(llm: Any, step: list[Any]) -> str:
+    """Calls one method of the engine, generates or stays; returns "done" or the error."""
+    name, *arguments = step
+    try:
+        if name == "generate":
+            generate(llm)
+        elif name == "stay":
+            stay(Path(arguments[0]))
+        else:
+            getattr(llm, name)(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever came of it is the outcome
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+def run(
+    llm: Any, start_s: float, *, sleeps: bool = False, steps: list[list[Any]] | None = None
+) -> dict[str, Any]:
     """Asks each worker what it allocated, and generates; again after a sleep if asked for."""
     workers = llm.collective_rpc("demo_worker_report")
     tokens = generate(llm)
@@ -82,6 +101,7 @@ def run(llm: Any, start_s: float, *, sleeps: bool = False) -> dict[str, Any]:
         "start_s": start_s,
         "workers": workers,
         "tokens_count": len(tokens),
+        "steps": [take(llm, step) for step in steps or ()],
         "additional_config": llm.llm_engine.vllm_config.additional_config,
     }
 
@@ -108,7 +128,8 @@ def main() -> int:
     try:
         llm = make_engine(request)
         start_s = time.monotonic() - started_s
-        result = run(llm, start_s, sleeps=bool(request.get("sleep")))
+        sleeps, steps = bool(request.get("sleep")), request.get("steps")
+        result = run(llm, start_s, sleeps=sleeps, steps=steps)
     except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
         result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}
     write_json(result_path, {**result, "versions": versions()})

@@ -143,7 +143,9 @@ def run_engine(request: dict[str, Any], channel: socket.socket) -> dict[str, Any
         llm = memacct_engine_main.make_engine(request)
         if marks.taken:
             marks.take("started")
-        result: dict[str, Any] = memacct_engine_main.run(llm, time.monotonic() - started_s)
+        result: dict[str, Any] = memacct_engine_main.run(
+            llm, time.monotonic() - started_s, steps=request["steps"]
+        )
     except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
         traceback.print_exc()
         result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}

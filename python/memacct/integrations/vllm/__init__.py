@@ -37,12 +37,14 @@ def register() -> None:
     with own_time:
         try:
             from memacct.integrations.vllm._hooks import after_import
+            from memacct.integrations.vllm._shortfall_core import hook_core_if_enabled
 
             after_import("vllm.v1.worker.worker_base", _hook_worker)
             after_import("vllm.engine.arg_utils", _hook_arguments)
             after_import("vllm.v1.engine.core", _hook_core)
             after_import("vllm.v1.engine.core", _hook_core_report)
             after_import("vllm.v1.executor.abstract", _hook_executor)
+            hook_core_if_enabled()
         except Exception:
             logger.exception("memacct: not installed, vLLM goes on")
         try:
@@ -199,9 +201,11 @@ def _enabled(config: PluginConfig, vllm_config: Any, usage: object) -> None:
         from memacct.integrations.vllm._family_hooks import engine_configured
         from memacct.integrations.vllm._ray import reach_ray_workers
         from memacct.integrations.vllm._report_file import forget_report, write_report
+        from memacct.integrations.vllm._shortfall_core import hook_core
 
         if config.is_native:
             engine_configured(vllm_config, usage)
+            hook_core()  # a forked core, or one in this process, loads no plugin again
         reach_ray_workers(getattr(vllm_config, "parallel_config", None))
         facts = {**engine_facts(vllm_config), "setup": setup_facts(vllm_config)}
         forget_report("main")

@@ -71,7 +71,9 @@ def _session_for(worker: Any, config: PluginConfig) -> Any:
         return CPUSession(worker, config)
     if device_type == "cuda" and current_platform.is_cuda():
         from memacct.integrations.vllm._gpu_session import GPUSession
+        from memacct.integrations.vllm._shortfall_core import hook_core
 
+        hook_core()  # an engine core that runs its worker itself is in this process
         return GPUSession(worker, config)
     reason = f"no native profiling for device type {device_type!r}"
     logger.warning("memacct: %s; profiling stays stock", reason)
@@ -83,7 +85,13 @@ def _session_for(worker: Any, config: PluginConfig) -> Any:
 def _during_init_device(session: Any) -> Iterator[None]:
     try:
         prepared = _carried_out(session, session.before_init_device)
-        yield
+        try:
+            yield
+        except ValueError:
+            explain = getattr(session, "explain_refusal", None)
+            if prepared and explain is not None:
+                _carried_out(session, explain)
+            raise
         if prepared:
             _carried_out(session, session.after_init_device)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 
 from memacct.integrations.vllm._hooks import wrap
 from memacct.integrations.vllm._own_time import own_time
+from memacct.integrations.vllm._shortfall_core import RPC_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +27,13 @@ _sessions: list[weakref.ref[GPUSession]] = []
 # Read free memory around what they do, and feed the budget, a log line or an assertion.
 _RUNNER_READERS = ("profile_cudagraph_memory", "capture_model")
 _WORKER_READERS = ("sleep",)
+# Take memory, and end with "out of memory" where it is not there.
+_WORKER_TAKERS = (
+    "load_model",
+    "determine_available_memory",
+    "initialize_from_config",
+    "compile_or_warm_up_model",
+)
 
 
 def hook_measurements(session: GPUSession) -> None:
@@ -39,7 +48,7 @@ def _around_measure(original: Any, snapshot: Any, *args: Any, **kwargs: Any) -> 
     for known in reversed(_sessions):
         session = known()
         if session is not None and _measures(snapshot, session):
-            session.correct(snapshot)
+            session.correct(snapshot, functools.partial(original, snapshot, *args, **kwargs))
             break
     return result
 
@@ -64,7 +73,11 @@ def hook_worker(session: GPUSession) -> None:
     """Wraps the worker's own methods. On the instance: any worker class composes."""
 
     def around_budget(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        available = original(*args, **kwargs)
+        try:
+            available = original(*args, **kwargs)
+        except AssertionError as error:
+            session.guard(session.shortfall.explain, f"vLLM ends the start: {error}")
+            raise
         if session.worker.cache_config.kv_cache_memory_bytes:
             return available  # the user's own number: nothing was profiled
         settled = session.guard(session.settle, available)
@@ -73,6 +86,29 @@ def hook_worker(session: GPUSession) -> None:
     wrap(session.worker, "determine_available_memory", around_budget)
     for name in _WORKER_READERS:
         wrap(session.worker, name, _in_neutral_scope(session))
+    for name in _WORKER_TAKERS:
+        wrap(session.worker, name, _explaining(session, name))
+    wrap(session.worker, "initialize_from_config", session.cache_sizes.around_allocation)
+    wrap(session.worker, "compile_or_warm_up_model", session.cache_sizes.around_warm_up)
+    session.after_start.hook()
+    setattr(session.worker, RPC_NAME, functools.partial(_explain_cache, session))
+
+
+def _explain_cache(session: GPUSession, needs: list[int], model_len: int, fitting: int) -> None:
+    """Called by the engine core in each worker when the KV cache does not fit."""
+    needed = needs[int(session.worker.rank) % len(needs)]
+    session.guard(session.shortfall.explain_cache, needed, model_len, fitting)
+
+
+def _explaining(session: GPUSession, name: str) -> Callable[..., Any]:
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            session.guard(session.shortfall.explain, f"out of memory in {name}: {error}")
+            raise
+
+    return around
 
 
 def hook_runner(session: GPUSession) -> None:

@@ -20,14 +20,18 @@ from memacct._units import format_bytes
 from memacct.accounting.budget import BudgetTerms, decide_budget
 from memacct.accounting.consumption import ConsumptionFollower, Reading
 from memacct.integrations.vllm import _family, _family_hooks, _gpu_hooks
+from memacct.integrations.vllm._after_start import AfterStart
+from memacct.integrations.vllm._cache_sizes import CacheSizes
 from memacct.integrations.vllm._facts import engine_facts
 from memacct.integrations.vllm._gpu_report import GPUReport
 from memacct.integrations.vllm._own_time import own_time
-from memacct.integrations.vllm._report_file import write_report
+from memacct.integrations.vllm._report_file import add_to_report
+from memacct.integrations.vllm._shortfall import Shortfall
+from memacct.integrations.vllm._shortfall_start import explain_refused_start, settle_start
 from memacct.integrations.vllm._state import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from memacct.accounting.budget import EngineBudget
     from memacct.accounting.consumption import Consumption
@@ -50,6 +54,9 @@ class GPUSession:
         self.is_reading = False
         self._scope_depth = 0
         self._said: set[str] = set()
+        self.shortfall = Shortfall(self)
+        self.after_start = AfterStart(self)
+        self.cache_sizes = CacheSizes(self)
         # With vLLM's own allocator (sleep mode sets it too) memory is unmapped behind torch's
         # back, whose "reserved" then counts what the driver has taken back.
         model = worker.vllm_config.model_config
@@ -64,6 +71,7 @@ class GPUSession:
         self.is_initialising = True
         self.follower = self.profiled = self._latest = self.lost_reason = None
         _family_hooks.worker_starts(self.worker)
+        self.shortfall.restart()
         _gpu_hooks.hook_measurements(self)
         _gpu_hooks.hook_worker(self)
 
@@ -73,6 +81,10 @@ class GPUSession:
         _gpu_hooks.hook_runner(self)
         if self.follower is None and self.lost_reason is None:
             self.lose("vLLM took no memory snapshot that memacct knows")
+
+    def explain_refusal(self) -> None:
+        """Logs who holds what, where init_device ended because too little is free."""
+        explain_refused_start(self)
 
     # ---------------------------------------------------------------- reading
 
@@ -131,6 +143,7 @@ class GPUSession:
         reading = self.read(free_bytes)
         consumption = self.follower.follow(reading)
         self._latest = (reading, consumption)
+        self.shortfall.movements.add(reading.device)
         if consumption.source == "held_over":
             self._say_once(consumption.reason)
 
@@ -138,13 +151,19 @@ class GPUSession:
         """Returns what is really free on the device now, as CUDA says (bytes)."""
         return int(torch.cuda.mem_get_info(self.device_ordinal)[0])
 
-    def correct(self, snapshot: Any) -> None:
-        """Makes a ``MemorySnapshot`` that has just measured foreign-neutral, in place."""
+    def correct(self, snapshot: Any, measure: Callable[[], Any]) -> None:
+        """Makes a ``MemorySnapshot`` that has just measured foreign-neutral, in place.
+
+        The first of a start is the baseline, which ``measure`` may have to take again.
+
+        Raises:
+            BudgetError: too little is free at the start, and ``on_shortfall`` is ``error``.
+        """
         if self._scope_depth > 0:
             return
         if self.follower is None:
             if self.lost_reason is None:
-                self.guard(self._take_baseline, snapshot.free_memory)
+                self.guard(self._begin, snapshot, measure)
             return
         grown = self.grown_bytes(snapshot.free_memory)
         self.profiled = self._latest
@@ -152,16 +171,21 @@ class GPUSession:
         snapshot.cuda_memory -= grown
         snapshot.non_torch_memory -= grown
 
-    def _take_baseline(self, free_bytes: int) -> None:
+    def _begin(self, snapshot: Any, measure: Callable[[], Any]) -> None:
         if _is_integrated(self.device_ordinal):
             self.lose("this GPU shares the machine's memory, which the driver does not account")
             return
         with contextlib.suppress(Exception):
             # The active rung of the ladder, for containers that see other numbers; the
-            # reading that follows says what was found.
+            # readings that follow say what was found.
             _core.identify(self.device_ordinal)
+        settle_start(self, snapshot, measure)
+        self._take_baseline(int(snapshot.free_memory))
+
+    def _take_baseline(self, free_bytes: int) -> None:
         baseline = self.read(free_bytes)
         self.follower = ConsumptionFollower(baseline)
+        self.shortfall.movements.add(baseline.device)
         device = baseline.device
         _family.found_device(device)
         if device is None or device.own_bytes is None:
@@ -204,11 +228,17 @@ class GPUSession:
         """
         if not self.is_correcting or self.profiled is None:
             return available_bytes
-        budget = decide_budget(
-            lambda: self._terms(available_bytes),
-            on_shortfall=self.config.on_shortfall,
-            wait_s=self.config.wait_s,
-        )
+        self.shortfall.wanted_bytes = self.shortfall.available_bytes = available_bytes
+        try:
+            budget = decide_budget(
+                lambda: self._terms(available_bytes),
+                on_shortfall=self.config.on_shortfall,
+                wait_s=self.config.wait_s,
+            )
+        except BudgetError as error:
+            self.shortfall.explain(str(error))
+            raise
+        self.shortfall.available_bytes = budget.final_bytes
         if budget.clamped:
             logger.warning(
                 "memacct: KV cache clamped to %s: %s.",
@@ -249,7 +279,8 @@ class GPUSession:
             logger.info("%s", report.text())
             status, reason = state_of(self.worker)
             facts = {**engine_facts(self.worker.vllm_config), "status": status, "reason": reason}
-            write_report(
+            # Beside what the start had to say before.
+            add_to_report(
                 self.config.report_dir, f"rank{report.rank}", {**facts, **report.as_dict()}
             )
         except Exception:

@@ -12,6 +12,7 @@ from memacct.integrations.vllm._hooks import after_import, wrap
 from memacct.integrations.vllm._startup import Startup, current, handed_down
 from memacct.integrations.vllm._startup_notes import buffer_notes
 from memacct.integrations.vllm._startup_points import (
+    AFTER_START_METHODS,
     EXECUTOR_METHODS,
     LOADER_METHODS,
     POINTS,
@@ -163,7 +164,7 @@ def _hook_worker(startup: Startup, worker: Any) -> None:
     _hook_class(
         startup,
         worker,
-        WORKER_METHODS,
+        WORKER_METHODS | AFTER_START_METHODS,
         {"init_device": _init_device, "compile_or_warm_up_model": _last_of_worker},
     )
 

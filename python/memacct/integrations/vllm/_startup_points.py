@@ -170,6 +170,20 @@ WORKER_METHODS = {
     "initialize_from_config": "Worker.initialize_from_config",
     "compile_or_warm_up_model": "Worker.compile_or_warm_up_model",
 }
+# Those that load, replace, drop or move what a worker holds, once it serves.
+AFTER_START_METHODS = {
+    "sleep": "Worker.sleep",
+    "wake_up": "Worker.wake_up",
+    "discard": "Worker.discard",
+    "reload_weights": "Worker.reload_weights",
+    "update_weights": "Worker.update_weights",
+    "start_weight_update": "Worker.start_weight_update",
+    "start_draft_weight_update": "Worker.start_draft_weight_update",
+    "finish_weight_update": "Worker.finish_weight_update",
+    "reset_weights": "Worker.reset_weights",
+    "checkpoint_prepare": "Worker.checkpoint_prepare",
+    "checkpoint_restore": "Worker.checkpoint_restore",
+}
 RUNNER_METHODS = {
     "load_model": "ModelRunner.load_model",
     "profile_run": "ModelRunner.profile_run",
