@@ -184,6 +184,14 @@ def test_a_process_is_the_engines_or_foreign_and_never_both(before: World, after
             assert known[row.pid].since_start_bytes == (row.process_used_bytes or 0) - then
 
 
+@given(before=WORLDS, after=WORLDS)
+def test_what_is_the_workers_own_or_below_it_counts_once(before: World, after: World) -> None:
+    # A child that has registered too, as a forked one does.
+    plain = consumed(before.reading(*OURS), after.reading(*OURS))
+    found = consumed(before.reading(*OURS), after.reading(OWN_PID, 1000, *OURS))
+    assert found.consumed_bytes == plain.consumed_bytes
+
+
 def test_a_hidden_sibling_is_unknown_and_not_nothing() -> None:
     before = World(others=((2, 100), (7, 5)))
     found = consumed(before.reading(2), World(own=30, others=((2, None), (7, 900))).reading(2))

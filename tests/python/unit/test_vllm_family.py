@@ -268,7 +268,8 @@ FORKS = """
 import json, os, sys
 from memacct.integrations.vllm import _family
 os.environ["MEMACCT_ENGINE_ID"] = "engine"
-_family.family.join(sys.argv[1])
+for role in sys.argv[1:]:
+    _family.family.join(role)
 reader, writer = os.pipe()
 if os.fork() == 0:
     if os.fork() == 0:  # a daemon: its parent ends
@@ -282,15 +283,18 @@ print(json.dumps([[e.role, e.belongs_to, e.pid] for e in _family.family.entries(
 """
 
 
-@pytest.mark.parametrize("role", [_family.ENGINE_CORE, _family.USER])
-def test_a_forked_daemon_is_its_makers_unless_a_users(folder: Path, role: str) -> None:
+@pytest.mark.parametrize(
+    "roles", [(_family.ENGINE_CORE,), (_family.USER,), (_family.WORKER, _family.USER)]
+)
+def test_a_forked_daemon_is_its_makers_unless_a_users(folder: Path, roles: tuple[str, ...]) -> None:
     del folder
     with subprocess.Popen(
-        [sys.executable, "-c", FORKS, role], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", FORKS, *roles], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         entries = json.loads(process.stdout.readline())
         process.communicate()
     daemons = [[said, of] for said, of, pid in entries if pid != process.pid]
+    role = roles[-1]  # what it has become
     expected = [] if role == _family.USER else [[f"fork of {role}", process.pid]]
     assert daemons == expected

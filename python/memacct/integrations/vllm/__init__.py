@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from memacct._errors import ConfigError
@@ -28,8 +29,12 @@ logger = logging.getLogger("vllm.memacct")
 __all__ = ["CPUWorker", "GPUWorker", "register", "register_sibling", "report"]  # noqa: F822, RUF100 (made by __getattr__)
 
 
+# Set where an enabled engine is configured; see _family.
+_ENGINE_ID = "MEMACCT_ENGINE_ID"
+
+
 def register() -> None:
-    """Installs the two inert hooks through which an enabled engine is found.
+    """Installs the inert hooks through which an enabled engine is found.
 
     Safe to call again; creates no CUDA or NVML state, opens nothing, starts nothing. vLLM
     lets an error of this function end the engine, so none leaves it.
@@ -143,18 +148,22 @@ def _hook_arguments(module: ModuleType) -> None:
 
 
 def _hook_core(module: ModuleType) -> None:
-    from memacct.integrations.vllm._family_hooks import find_engine_core
     from memacct.integrations.vllm._hooks import wrap
 
-    if not find_engine_core():  # a process of its own is inside of __init__ by now
-        wrap(module.EngineCore, "__init__", _around_engine_core)
+    wrap(module.EngineCore, "__init__", _around_engine_core)
+    if _ENGINE_ID in os.environ:
+        from memacct.integrations.vllm._family_hooks import find_engine_core
+
+        # In a process of its own it is inside of __init__ by now, too late to be wrapped.
+        find_engine_core()
 
 
 def _around_engine_core(original: Any, core: Any, *args: Any, **kwargs: Any) -> Any:
-    with own_time:
-        from memacct.integrations.vllm._family_hooks import engine_core_starts
+    if _ENGINE_ID in os.environ:
+        with own_time:
+            from memacct.integrations.vllm._family_hooks import engine_core_starts
 
-        engine_core_starts(args[0] if args else kwargs.get("vllm_config"))
+            engine_core_starts(args[0] if args else kwargs.get("vllm_config"))
     return original(core, *args, **kwargs)
 
 

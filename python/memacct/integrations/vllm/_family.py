@@ -31,7 +31,7 @@ from memacct.integrations.vllm._family_processes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Iterable, Mapping
 
     from memacct._core import DeviceMemory
 
@@ -136,7 +136,7 @@ family = Family()
 # ---------------------------------------------------------------- joining
 
 
-def begin_engine(usage: object = None, environ: MutableMapping[str, str] = os.environ) -> None:
+def begin_engine(usage: object = None, *, decodes: bool = False) -> None:
     """Names the engine that this process has just configured, and joins it.
 
     API servers beside the first configure the same engine once more and keep its name; so does
@@ -144,15 +144,15 @@ def begin_engine(usage: object = None, environ: MutableMapping[str, str] = os.en
 
     Args:
         usage: vLLM's usage context: whether this is a server's process or a user's.
-        environ: where the name is put, for the processes to come.
+        decodes: whether this process is to decode media on the GPU for the engine.
     """
-    inherited = environ.get(ID_VARIABLE, "")
+    inherited = os.environ.get(ID_VARIABLE, "")
     is_another_server = multiprocessing.current_process().name.startswith("ApiServer")
     if not inherited or (inherited.startswith(_MADE) and not is_another_server):
-        environ[ID_VARIABLE] = _MADE + secrets.token_hex(8)
-        sweep(environ)
+        os.environ[ID_VARIABLE] = _MADE + secrets.token_hex(8)
+        sweep()
     is_server = "API_SERVER" in str(getattr(usage, "value", usage)) or is_another_server
-    family.join(API_SERVER if is_server else USER)
+    family.join(API_SERVER if is_server or decodes else USER)
 
 
 def join_engine_core(vllm_config: object) -> None:

@@ -26,7 +26,14 @@ def engine_configured(vllm_config: object, usage: object) -> None:
     """The process that has configured an engine; only GPUs have neighbours."""
     device = getattr(getattr(vllm_config, "device_config", None), "device_type", None)
     if device == "cuda":
-        _tolerant(_family.begin_engine, usage)
+        _tolerant(_family.begin_engine, usage, decodes=_decodes(vllm_config))
+
+
+def _decodes(vllm_config: object) -> bool:
+    """Whether memory is set aside for this process's decoding (vLLM 0.26 and later)."""
+    model = getattr(vllm_config, "model_config", None)
+    media = getattr(model, "multimodal_config", None)
+    return bool(getattr(media, "mm_ipc_gpu_memory_gb", 0))
 
 
 def engine_core_starts(vllm_config: object) -> None:
@@ -84,9 +91,9 @@ def _register_peer(connection: socket.socket) -> None:
         _family.register_sibling(pid, role=_family.WEIGHT_CACHE)
 
 
-def _tolerant(action: Callable[..., None], *args: object) -> None:
+def _tolerant(action: Callable[..., None], *args: object, **kwargs: object) -> None:
     try:
-        action(*args)
+        action(*args, **kwargs)
     except Exception:
         logger.exception(
             "memacct: this process of the engine could not be registered; what it holds counts as "
