@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memacct.integrations.vllm import _family, register_sibling
+from memacct.integrations.vllm import _family, _family_hooks, register_sibling
 from memacct.integrations.vllm._family import ID_VARIABLE, PROCESS_VARIABLE, Family
 from memacct.integrations.vllm._family_files import FOLDER_VARIABLE, Entry, Registry, sweep
 from memacct.integrations.vllm._family_processes import (
@@ -33,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     for variable in (ID_VARIABLE, PROCESS_VARIABLE):
         monkeypatch.setenv(variable, "")
+    monkeypatch.delenv("MEMACCT_VLLM", raising=False)
     fresh = Family()
     fresh._hooks_forks = True  # pytest's own forks are nobody's daemons
     monkeypatch.setattr(_family, "family", fresh)
@@ -249,6 +251,17 @@ def test_a_users_process_stays_one_when_the_core_is_in_it() -> None:
     _family.begin_engine("LLM_CLASS")
     _family.join_engine_core(None)
     assert [entry.role for entry in _family.family.entries()] == [_family.USER]
+
+
+@pytest.mark.parametrize("config", [{"memacct": {"profiler": "native"}}, {}])
+def test_the_core_of_a_stock_engine_does_not_join_the_enabled_one(
+    folder: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del folder
+    monkeypatch.setenv(ID_VARIABLE, "engine-of-the-same-process")
+    _family_hooks.engine_core_starts(SimpleNamespace(additional_config=config))
+    expected = [_family.ENGINE_CORE] if config else []
+    assert [entry.role for entry in _family.family.entries()] == expected
 
 
 def test_an_unusable_folder_is_said_once_and_ends_nothing(

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memacct.integrations.vllm import _family
+from memacct.integrations.vllm._config import read_config
 from memacct.integrations.vllm._hooks import after_import, wrap
 from memacct.integrations.vllm._own_time import own_time
 
@@ -37,8 +38,16 @@ def _decodes(vllm_config: object) -> bool:
 
 
 def engine_core_starts(vllm_config: object) -> None:
-    """The process of an EngineCore, if its engine has been named."""
-    _tolerant(_family.join_engine_core, vllm_config)
+    """The process of an EngineCore, if its engine is an enabled one.
+
+    A stock engine that the same process starts besides inherits the other's name.
+    """
+
+    def join() -> None:
+        if read_config(getattr(vllm_config, "additional_config", None)).is_native:
+            _family.join_engine_core(vllm_config)
+
+    _tolerant(join)
 
 
 def find_engine_core() -> bool:
