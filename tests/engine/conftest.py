@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from warm_place import Place
 
+from memacct._units import MIB
 from memacct.demo import Bench, Row, Runner, Scenario, SimulatedWorld, judge
 from memacct.demo.neighbour import Neighbour
+from memacct.demo.scenarios import DEVICE_BYTES
 from memacct.demo.setup import about_engine, engine_python, make_model
 from memacct.demo.warm import WarmEngines
+from memacct.demo.world import SimulatedMachine
+from memacct.sim import Costs, SimulatedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,11 +113,15 @@ def starts(bench: Bench, say: Callable[[str], None]) -> Starts:
 
 @pytest.fixture(scope="session")
 def warm(bench: Bench) -> Iterator[WarmEngines]:
-    """Engines in a second or two, on a machine of 32 GiB that is theirs alone."""
+    """Engines in a second or two, on a machine of 32 GiB that is theirs alone.
+
+    A graph costs whole pages there, so that one is seen in free memory.
+    """
     folder = replace(bench, folder=WORK / "warm")
-    world = SimulatedWorld(python=bench.python).machine(device_count=1, host_pids=False)
-    with world as machine, WarmEngines(folder, machine) as engines:
-        yield engines
+    with SimulatedGpu(total_bytes=DEVICE_BYTES, costs=Costs(graph_bytes=4 * MIB)) as gpu:
+        machine = SimulatedMachine(gpu=gpu, python=bench.python, faults=None)
+        with WarmEngines(folder, machine) as engines:
+            yield engines
 
 
 @pytest.fixture(scope="session")

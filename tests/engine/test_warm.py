@@ -8,7 +8,7 @@ import pytest
 
 from memacct._units import GIB, MIB
 from memacct.demo.scenarios import ALONE, EAGER
-from memacct.demo.warm import Pause, marks
+from memacct.demo.warm import Pause, last_marks
 
 if TYPE_CHECKING:
     from conftest import Starts
@@ -49,10 +49,11 @@ def test_it_stands_still_before_the_call_that_is_named(warm: WarmEngines) -> Non
     assert held_bytes[0] < 512 * MIB < held_bytes[1] < 2 * GIB
     result = start.finish()
     assert result.served, result.error
-    at = marks(result)
-    assert at["request_memory begins"]["readings"] == 1
-    assert at["profile_run begins"]["readings"] > 1
-    assert at["load_model begins"]["memory"] < at["load_model ends"]["memory"]
+    at = last_marks(result)
+    assert at["load_model begins"].calls["readings"] == 1
+    assert at["profile_run begins"].calls["readings"] > 1
+    assert at["load_model begins"].calls["memory"] < at["load_model ends"].calls["memory"]
+    assert at["load_model begins"].at_ns < at["load_model ends"].at_ns
 
 
 def test_one_that_is_killed_is_said_to_have_failed(warm: WarmEngines) -> None:

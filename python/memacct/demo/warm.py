@@ -193,6 +193,7 @@ class WarmStart:
 
     def finish(self) -> EngineResult:
         """Lets it go on to its end, whatever it waits for, and says how it went."""
+        self.go()
         while self._receive():
             self.go()
         # The packets end before the process does, and with the process its memory.
@@ -223,11 +224,32 @@ class WarmStart:
         )
 
 
-def marks(result: EngineResult) -> dict[str, Mapping[str, int]]:
-    """How many calls of each kind had been made at each step: the last mark of each name."""
-    return {
-        name: dict(zip(KINDS, counts, strict=True)) for name, counts in result.raw.get("marks", ())
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A step of a start: "load_model begins", "load_model ends" and so on.
+
+    Attributes:
+        name: the method that begins or ends; "measure" is vLLM's reading of the device.
+        calls: by kind, how many had been made.
+        at_ns: CLOCK_MONOTONIC.
+    """
+
+    name: str
+    calls: Mapping[str, int]
+    at_ns: int
+
+
+def marks(result: EngineResult) -> tuple[Mark, ...]:
+    """All steps of a start, in their order."""
+    return tuple(
+        Mark(name=name, calls=dict(zip(KINDS, counts, strict=True)), at_ns=at_ns)
+        for name, counts, at_ns in result.raw.get("marks", ())
+    )
+
+
+def last_marks(result: EngineResult) -> dict[str, Mark]:
+    """The last mark of each name."""
+    return {mark.name: mark for mark in marks(result)}
 
 
 def build_calls(folder: Path) -> Path:

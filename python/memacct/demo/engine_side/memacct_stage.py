@@ -189,6 +189,9 @@ class StageExtension:
             "kv_cache_bytes": sum(storages.values()),
             "num_gpu_blocks": self.cache_config.num_gpu_blocks,  # type: ignore[attr-defined]
             "available_bytes": getattr(self, "available_kv_cache_memory_bytes", None),
+            "requested_bytes": getattr(self, "requested_memory", None),
+            "peak_activation_bytes": getattr(self, "peak_activation_memory", None),
+            "graphs_estimate_bytes": getattr(self, "cudagraph_memory_estimate", None),
         }
 
 

@@ -59,7 +59,7 @@ class Marks:
     def __init__(self) -> None:
         """Finds the preloaded library; without it nothing is counted."""
         self.library = ctypes.CDLL(None)
-        self.taken: list[tuple[str, list[int]]] = []
+        self.taken: list[tuple[str, list[int], int]] = []
 
     def watch(self, channel: socket.socket, pauses: list[list[int]]) -> None:
         """Starts to count, with pauses of (kind, call)."""
@@ -68,10 +68,10 @@ class Marks:
         self.library.memacct_calls_watch(channel.fileno(), array, size)
 
     def take(self, name: str) -> None:
-        """Notes the counts under `name`."""
+        """Notes the counts and the time (CLOCK_MONOTONIC, ns) under `name`."""
         counts = (ctypes.c_uint64 * len(KINDS))()
         self.library.memacct_calls_counts(counts)
-        self.taken.append((name, list(counts)))
+        self.taken.append((name, list(counts), time.monotonic_ns()))
 
     def around(self, owner: Any, name: str) -> None:
         """Takes a mark before and after each call of `owner.name`, if there is such a thing."""
@@ -91,10 +91,10 @@ class Marks:
 
     def follow(self) -> None:
         """Marks the baseline and, through the stage's extension, the steps after init_device."""
-        from vllm.v1.worker import gpu_worker
+        from vllm.utils.mem_utils import MemorySnapshot
 
-        # Called right after vLLM's first reading of the device.
-        self.around(gpu_worker, "request_memory")
+        # vLLM's own readings of the device; the first is what it starts from.
+        self.around(MemorySnapshot, "measure")
         set_up = memacct_stage.set_up
 
         def set_up_and_follow(worker: Any, stage: Any) -> None:
@@ -193,8 +193,7 @@ def fork(request: dict[str, Any], channel: socket.socket) -> None:
 
 
 def main() -> int:
-    """Serves requests until the starter is gone."""
-    memacct_engine_main.end_with_parent()
+    """Serves requests until the starter is gone, as the end of its socket tells."""
     control = socket.socket(fileno=int(sys.argv[1]))
     modules = Path(sys.argv[2])
     import vllm.entrypoints.llm
