@@ -44,6 +44,7 @@ CONTEXT_BYTES = 400 * MIB
 # less the engine's budget, its context (taken before its first reading), its margin and graphs.
 ROOM_BYTES = DEVICE_BYTES - EAGER.budget_bytes - CONTEXT_BYTES - 512 * MIB
 PAGE_BYTES = 2 * MIB
+SORTS = ("steps", "race", "second engine", "crowded", "refused")
 KINDS = ("readings", "memory", "launches", "nvml")
 
 
@@ -103,8 +104,7 @@ def draw(seed: int) -> Plan:
     """The plan of a seed, always the same."""
     chance = random.Random(seed)  # noqa: S311 - a plan, not a secret
     engine = chance.choices(list(ENGINES)[:4], weights=(60, 20, 10, 10))[0]
-    sorts = ("steps", "race", "second engine", "crowded", "refused")
-    sort = chance.choices(sorts, weights=(48, 22, 14, 10, 6))[0]
+    sort = chance.choices(SORTS, weights=(48, 22, 14, 10, 6))[0]
     room = ROOM_BYTES - ENGINES["second"].budget_bytes if sort == "second engine" else ROOM_BYTES
     holds = _shares(chance, room, chance.randint(1, 3))
     plan = Plan(seed=seed, engine=engine, sort=sort, holds_bytes=holds)

@@ -161,8 +161,6 @@ def options(engine: str, profiler: str) -> EngineOptions:
 def alone(engines: WarmEngines, engine: str, profiler: str, lane: str) -> Alone:
     """Starts the engine alone, and once more to see what it holds at two points."""
     name = f"{lane}-alone-{engine}-{profiler}"
-    # The second start finds imported, and so does not call, what the first imports.
-    engines.start(options(engine, profiler), name, limit_s=LIMIT_S).finish()
     result = engines.start(options(engine, profiler), name, limit_s=LIMIT_S).finish()
     assert result.served, result.error
     at = last_marks(result)

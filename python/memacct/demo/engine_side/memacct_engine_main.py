@@ -103,6 +103,7 @@ def run(
         "tokens_count": len(tokens),
         "steps": [take(llm, step) for step in steps or ()],
         "additional_config": llm.llm_engine.vllm_config.additional_config,
+        "config_hash": llm.llm_engine.vllm_config.compute_hash(),
     }
 
 
