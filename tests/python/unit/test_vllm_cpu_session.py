@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import math
 import mmap
 import sys
 import tempfile
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cpu_host
@@ -15,7 +17,7 @@ import pytest
 
 from memacct import BudgetError, _core
 from memacct._units import GIB, MIB
-from memacct.integrations.vllm import _cpu_available
+from memacct.integrations.vllm import _cpu_available, _cpu_node
 from memacct.integrations.vllm._config import read_config
 from memacct.integrations.vllm._cpu_session import CPUSession
 
@@ -76,7 +78,9 @@ def test_held_memory_is_subtracted_and_both_numbers_are_told(
     caplog: pytest.LogCaptureFixture, tmp_path: Path, node: cpu_host.Node
 ) -> None:
     caplog.set_level(logging.INFO, "vllm.memacct")
-    assert budget(session(report_dir=str(tmp_path))) == about(REQUESTED_BYTES - held_bytes())
+    assert budget(session(report_dir=str(tmp_path))) == about(
+        REQUESTED_BYTES - held_bytes() - MARGIN_BYTES
+    )
     assert "vLLM's own reading would have given" in caplog.text
     (path,) = tmp_path.glob("*.json")
     told = json.loads(path.read_text())
@@ -111,7 +115,9 @@ def test_what_stock_would_not_have_started_with_is_said(
 ) -> None:
     caplog.set_level(logging.INFO, "vllm.memacct")
     node.rss_bytes = REQUESTED_BYTES
-    assert budget(session(report_dir=str(tmp_path))) == about(REQUESTED_BYTES - held_bytes())
+    assert budget(session(report_dir=str(tmp_path))) == about(
+        REQUESTED_BYTES - held_bytes() - MARGIN_BYTES
+    )
     assert "vLLM's own reading would have ended the start" in caplog.text
     (path,) = tmp_path.glob("*.json")
     assert json.loads(path.read_text())["stock_bytes"] is None
@@ -126,7 +132,7 @@ def test_stocks_own_available_decides_whether_stock_would_have_started(
     (tmp_path / "memory.stat").write_text(f"inactive_file {LARGE_BYTES}\n")
     monkeypatch.setattr(_cpu_available, "CGROUP_ROOT", tmp_path)
     made = session()
-    assert budget(made) == about(REQUESTED_BYTES - held_bytes())
+    assert budget(made) == about(REQUESTED_BYTES - held_bytes() - MARGIN_BYTES)
     assert made.report is not None
     assert made.report.stock_bytes is None
     assert made.report.available_bytes == LARGE_BYTES
@@ -143,7 +149,7 @@ def test_waiting_reads_the_same_node_again(
 ) -> None:
     node.available_bytes = [200 * MIB] * 5 + [LARGE_BYTES]
     made = session(on_shortfall="wait", wait_s=60)
-    assert budget(made) == about(REQUESTED_BYTES - held_bytes())
+    assert budget(made) == about(REQUESTED_BYTES - held_bytes() - MARGIN_BYTES)
     assert made.report is not None
     assert made.report.waited_s > 0
     assert caplog.text.count("waiting for up to 60 s") == 1
@@ -174,3 +180,97 @@ def test_a_fault_is_raised_where_strict() -> None:
     made.worker.rank = "none"
     with pytest.raises(ValueError, match="none"):
         budget(made)
+
+
+class OldWorker:
+    """The part of CPUWorker that decides the budget in 0.11.0 to 0.18.1."""
+
+    def __init__(self, utilization: float) -> None:
+        self.rank = 0
+        self.local_omp_cpuid = "nobind"
+        self.cache_config = SimpleNamespace(
+            kv_cache_memory_bytes=None,
+            cpu_kvcache_space_bytes=4 * GIB,
+            gpu_memory_utilization=utilization,
+        )
+        self.device_config = SimpleNamespace(device_type="cpu")
+        self.vllm_config = SimpleNamespace(additional_config=None)
+        self.passes = 0
+        self.model_runner = SimpleNamespace(warming_up_model=self._pass)
+
+    def _pass(self) -> None:
+        self.passes += 1
+
+    def determine_available_memory(self) -> int:
+        return int(self.cache_config.cpu_kvcache_space_bytes)
+
+
+def old_session(worker: OldWorker, **keys: Any) -> CPUSession:
+    given = {"profiler": "native", "margin": MARGIN_BYTES, **keys}
+    made = CPUSession(worker, read_config({"memacct": given}, environ={}))
+    made.before_init_device()
+    made.after_init_device()
+    return made
+
+
+def share_of_this_machine() -> tuple[float, int]:
+    """A utilization, and the bytes it stands for: twice what this process holds."""
+    total = _cpu_node.node_memory(None)[0]
+    limits = _core.snapshot("counters", None, limits=True).limits
+    if limits is not None and limits.effective_limit_bytes is not None:
+        total = min(total, limits.effective_limit_bytes)
+    wanted = 2 * held_bytes() + 2 * MARGIN_BYTES
+    return wanted / total, math.ceil(total * (wanted / total))
+
+
+def test_an_old_vllms_fixed_number_gives_way_to_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    caplog.set_level(logging.INFO, "vllm.memacct")
+    utilization, requested = share_of_this_machine()
+    worker = OldWorker(utilization)
+    made = old_session(worker, report_dir=str(tmp_path))
+    budget_bytes = worker.determine_available_memory()
+    assert made.report is not None
+    assert made.report.requested_bytes == requested
+    assert budget_bytes == requested - made.report.held_bytes - MARGIN_BYTES
+    assert worker.passes == 1, "the first request's libraries and buffers are in"
+    assert "This vLLM would have taken 4.00 GiB" in caplog.text
+    (path,) = tmp_path.glob("*.json")
+    told = json.loads(path.read_text())
+    assert (told["stock_bytes"], told["final_bytes"]) == (4 * GIB, budget_bytes)
+
+
+def test_the_users_own_space_wins_in_an_old_vllm_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    worker = OldWorker(0.5)
+    old_session(worker)
+    assert worker.determine_available_memory() == 4 * GIB
+    assert worker.passes == 0
+
+
+def test_an_old_vllms_budget_that_does_not_fit_is_clamped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    worker = OldWorker(100.0)  # of the machine
+    made = old_session(worker)
+    budget_bytes = worker.determine_available_memory()
+    assert made.report is not None
+    assert made.report.available_bytes is not None
+    assert budget_bytes == made.report.available_bytes - MARGIN_BYTES
+
+
+def test_an_old_vllm_with_no_room_is_left_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    worker = OldWorker(1e-9)
+    old_session(worker)
+    assert worker.determine_available_memory() == 0
+
+
+def test_the_node_is_that_of_the_first_cpu() -> None:
+    assert _cpu_node.node_of("nobind") is None
+    assert _cpu_node.node_of("all") is None
+    if (_cpu_node.NODES / "node0").exists():
+        assert _cpu_node.node_of("0,3-4") == 0
+        total, available = _cpu_node.node_memory(0)
+        assert 0 < available < total <= _cpu_node.node_memory(None)[0]

@@ -19,8 +19,11 @@ class CPUReport:
     """The budget of one CPU worker.
 
     Attributes:
+        margin_bytes: left out of the budget for what the engine takes while it serves: vLLM
+            measures no activations on a CPU, and its slack is the reclaimable pages it counts.
         available: of the node and the control group; None: this vLLM does not ask.
         waited_s: how long the start waited for more of it.
+        fixed_bytes: the number that this vLLM takes whatever the worker holds; None: it asks.
     """
 
     rank: int
@@ -31,6 +34,7 @@ class CPUReport:
     snapshot: Snapshot
     available: Available | None = None
     waited_s: float = 0.0
+    fixed_bytes: int | None = None
 
     def given(self, available: Available, *, waited_s: float = 0.0) -> CPUReport:
         """Returns the same report with that much available."""
@@ -38,8 +42,8 @@ class CPUReport:
 
     @property
     def wanted_bytes(self) -> int:
-        """What was requested less what the worker holds."""
-        return self.requested_bytes - self.held_bytes
+        """What was requested less what the worker holds and will take besides."""
+        return self.requested_bytes - self.held_bytes - self.margin_bytes
 
     @property
     def available_bytes(self) -> int | None:
@@ -63,6 +67,8 @@ class CPUReport:
     @property
     def stock_bytes(self) -> int | None:
         """The budget by vLLM's own reading; None where vLLM would have ended the start."""
+        if self.fixed_bytes is not None:
+            return self.fixed_bytes
         budget = self.requested_bytes - self.rss_bytes
         too_much = self.available is not None and budget > self.available.stock_bytes
         return None if budget <= 0 or too_much else budget
@@ -79,14 +85,24 @@ class CPUReport:
         """Returns the log message: both numbers in a sentence, then where they come from."""
         head = (
             f"memacct: KV cache budget {format_bytes(budget_bytes)} (requested "
-            f"{format_bytes(self.requested_bytes)}, held {format_bytes(self.held_bytes)}). "
+            f"{format_bytes(self.requested_bytes)}, held {format_bytes(self.held_bytes)}, margin "
+            f"{format_bytes(self.margin_bytes)}). {self._stock_sentence()}"
+        )
+        rows = [(name, gib(value), source) for name, value, source in self._rows()]
+        return head + "\n" + render_table(("GiB", "now", "from"), rows)
+
+    def _stock_sentence(self) -> str:
+        if self.fixed_bytes is not None:
+            return (
+                f"This vLLM would have taken {format_bytes(self.fixed_bytes)}, "
+                "whatever the worker holds."
+            )
+        return (
             f"vLLM's own reading would have {self._stock_story()}: it subtracts the RSS of "
             f"{format_bytes(self.rss_bytes)}, of which "
             f"{format_bytes(self.snapshot.host.reclaimable_bytes or 0)} is page cache that the "
             "kernel can take back."
         )
-        rows = [(name, gib(value), source) for name, value, source in self._rows()]
-        return head + "\n" + render_table(("GiB", "now", "from"), rows)
 
     def _stock_story(self) -> str:
         if self.stock_bytes is not None:
@@ -128,6 +144,7 @@ class CPUReport:
             "requested_bytes": self.requested_bytes,
             "rss_bytes": self.rss_bytes,
             "held_bytes": self.held_bytes,
+            "margin_bytes": self.margin_bytes,
             "available_bytes": self.available_bytes,
             "stock_bytes": self.stock_bytes,
             "native_bytes": self.wanted_bytes,

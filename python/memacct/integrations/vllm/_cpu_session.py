@@ -24,6 +24,7 @@ from memacct.integrations.vllm._cpu_available import (
     room_within,
     wait_until_it_fits,
 )
+from memacct.integrations.vllm._cpu_node import available_on, node_of, requested_bytes
 from memacct.integrations.vllm._cpu_report import CPUReport
 from memacct.integrations.vllm._facts import engine_facts
 from memacct.integrations.vllm._hooks import wrap
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vllm.memacct")
 
+# The user's own size of the KV cache in GiB; newer versions turn it into kv_cache_memory_bytes.
+SPACE = "VLLM_CPU_KVCACHE_SPACE"
 _WORKER_MODULE = "vllm.v1.worker.cpu_worker"
 _RESOURCE_MODULE = "vllm.utils.cpu_resource_utils"
 _NODE_FUNCTION = "get_memory_node_info"
@@ -74,12 +77,15 @@ class CPUSession:
     def _around_budget(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         module: Any = sys.modules.get(_WORKER_MODULE)
         explicit = self.worker.cache_config.kv_cache_memory_bytes is not None
-        if (
-            self.lost_reason is not None
-            or explicit
-            or not hasattr(self.worker, "requested_cpu_memory")
-        ):
+        if self.lost_reason is not None or explicit:
             return original(*args, **kwargs)  # the user's own number: RSS plays no part
+        if not hasattr(self.worker, "requested_cpu_memory"):
+            fixed = original(*args, **kwargs)
+            if os.environ.get(SPACE):
+                return fixed  # the user's own number, as in newer versions
+            self._pass_through_model()
+            measured = self._guard(self._measure, fixed)
+            return fixed if measured is None else measured
         if module is None or not hasattr(module, "psutil"):
             logger.warning("memacct: this vLLM's CPU worker is not known; profiling stays stock")
             return original(*args, **kwargs)
@@ -132,7 +138,35 @@ class CPUSession:
 
     # ---------------------------------------------------------------- deciding
 
-    def _decide(self, read: Callable[[], Available] | None) -> CPUReport:
+    def _pass_through_model(self) -> None:
+        """Brings in what the first request would; newer versions do it here, these later too."""
+        warm_up = getattr(getattr(self.worker, "model_runner", None), "warming_up_model", None)
+        try:
+            if warm_up is not None:
+                warm_up()
+        except Exception:
+            if self.config.strict:
+                raise
+            logger.exception("memacct: the model could not be run before the budget is decided")
+
+    def _measure(self, fixed_bytes: int) -> int:
+        """Returns the budget where vLLM has a fixed number (0.11) or half the node (to 0.18.1).
+
+        As newer versions do it: the share of the node or group less what the worker holds.
+        """
+        node = node_of(getattr(self.worker, "local_omp_cpuid", None))
+        read = functools.partial(available_on, node)
+        report = self._decide(read, requested_bytes(self.worker, node), fixed_bytes)
+        budget = max(0, report.budget_bytes)  # vLLM refuses 0 in its own words
+        self._tell(budget)
+        return budget
+
+    def _decide(
+        self,
+        read: Callable[[], Available] | None,
+        requested: int | None = None,
+        fixed_bytes: int | None = None,
+    ) -> CPUReport:
         # Once per start, and the only way to tell dirty and locked file pages exactly: a walk
         # of the page tables, about 10 ms per GiB.
         reading = _core.snapshot("mappings", None, limits=True)
@@ -141,7 +175,10 @@ class CPUSession:
             raise ValueError("the kernel does not tell anonymous from file memory")
         report = CPUReport(
             rank=int(self.worker.rank),
-            requested_bytes=int(self.worker.requested_cpu_memory),
+            requested_bytes=(
+                int(self.worker.requested_cpu_memory) if requested is None else requested
+            ),
+            fixed_bytes=fixed_bytes,
             rss_bytes=reading.host.rss_bytes,
             held_bytes=held,
             margin_bytes=self.config.margin_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 #: ``native``: memacct's. ``stock``: vLLM's, as asked. ``fallback``: vLLM's, although asked not.
@@ -10,6 +11,7 @@ Status = Literal["native", "stock", "fallback"]
 LOST = "_memacct_lost"
 _STOCK = "memacct's profiler is not enabled (profiler: stock)"
 _OWN_NUMBER = "kv_cache_memory_bytes is the user's own number: nothing was profiled"
+_OWN_SPACE = "VLLM_CPU_KVCACHE_SPACE is the user's own number: nothing was measured"
 
 
 def state_of(worker: Any) -> tuple[Status, str | None]:
@@ -22,7 +24,14 @@ def state_of(worker: Any) -> tuple[Status, str | None]:
         return "fallback", session.lost_reason
     if getattr(getattr(worker, "cache_config", None), "kv_cache_memory_bytes", None):
         return "native", _OWN_NUMBER
+    if _is_old_cpu(worker) and os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return "native", _OWN_SPACE
     return _by_consumption(getattr(session, "profiled", None))
+
+
+def _is_old_cpu(worker: Any) -> bool:
+    is_cpu = getattr(getattr(worker, "device_config", None), "device_type", None) == "cpu"
+    return is_cpu and not hasattr(worker, "requested_cpu_memory")
 
 
 def _by_consumption(profiled: Any) -> tuple[Status, str | None]:
