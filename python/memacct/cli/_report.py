@@ -22,6 +22,9 @@ def report(
         bool, typer.Option("--json", help="All of it, as JSON (docs/vllm.md has the schema).")
     ] = False,
     last: Annotated[bool, typer.Option("--last", help="Only the newest start.")] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Also the steps of the start, from timelines in DIR.")
+    ] = False,
 ) -> None:
     """Show the starts that vLLM's processes reported to DIR: a row for each rank.
 
@@ -29,7 +32,7 @@ def report(
     to vLLM's own profiling or had its KV cache clamped; 2 wrong usage, or no reports there.
     """
     try:
-        fine = _show(folder, as_json=as_json, last=last)
+        fine = _show(folder, as_json=as_json, last=last, tree=tree)
     except MemacctError as error:
         print(f"memacct: {error}", file=sys.stderr)
         raise typer.Exit(_WRONG) from None
@@ -39,18 +42,26 @@ def report(
     raise typer.Exit(0 if fine else 1)
 
 
-def _show(folder: Path, *, as_json: bool, last: bool) -> bool:
+def _show(folder: Path, *, as_json: bool, last: bool, tree: bool) -> bool:
     from memacct.report.engine_files import Folder, read_folder
     from memacct.report.engine_starts import is_fine
     from memacct.report.engine_text import start_text
+    from memacct.report.engine_tree import trees_in
 
     found = read_folder(folder)
-    if last:
-        found = Folder(starts=found.starts[-1:], problems=found.problems)
+    steps, unread = trees_in(folder) if tree else (None, None)
+    found = Folder(
+        starts=found.starts[-1:] if last else found.starts,
+        problems=(*found.problems, *([unread] if unread else [])),
+    )
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1))
+        data = found.to_dict()
+        print(json.dumps({**data, "tree": steps.as_data() if steps else None}, indent=1))
     else:
-        print("\n\n".join(start_text(start) for start in found.starts))
+        texts = [start_text(start) for start in found.starts]
+        print("\n\n".join([*texts, *([str(steps)] if steps else [])]))
         for problem in found.problems:
             print(problem)
+        if tree and steps is None and not unread:
+            print("no timelines are in this folder: turn them on by MEMACCT_TIMELINE=1")
     return not found.problems and all(is_fine(start) for start in found.starts)

@@ -10,6 +10,7 @@ import pytest
 from engine_reports import core, main, worker, write
 from typer.testing import CliRunner
 
+import memacct
 from memacct.cli import app
 
 if TYPE_CHECKING:
@@ -202,6 +203,22 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     result = run(folder)
     assert result.exit_code == 1
     assert "wait.json: could not be read: not a file" in result.output
+
+
+def test_the_steps_of_the_start_are_shown_from_timelines(folder: Path) -> None:
+    assert "no timelines are in this folder" in run(folder, "--tree").output
+    with memacct.Timeline(folder, name="EngineCore") as timeline, timeline.span("load_model"):
+        pass
+    result = run(folder, "--tree")
+    assert result.exit_code == 0, result.output
+    assert "load_model" in result.output
+    assert "load_model" in json.dumps(json.loads(run(folder, "--tree", "--json").output)["tree"])
+    (path,) = folder.glob("timeline-*.jsonl")
+    path.unlink()
+    path.mkdir()
+    damaged = run(folder, "--tree")
+    assert damaged.exit_code == 1
+    assert "the timelines could not be read" in damaged.output
 
 
 def test_ctrl_c_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

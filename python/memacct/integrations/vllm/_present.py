@@ -42,19 +42,40 @@ def worker_present(worker: Any, session: Any) -> dict[str, Any]:
         session: memacct's of this worker; None: there is no baseline to compare with.
     """
     reading, unread = _read()
-    data = {**present(reading), "unread": unread, "equation": None, "foreign_delta_bytes": None}
+    data = {
+        **present(reading),
+        "unread": unread,
+        "equation": None,
+        "foreign_delta_bytes": None,
+        "asleep": None,
+    }
     device = _device_of(reading, getattr(worker, "device", None))
     if device is None:
         return data
     baseline = _baseline_of(session)
     rows = device_equation(device, baseline=baseline, allocator=_allocator_of(reading, device.uuid))
     data["device_uuid"] = device.uuid
+    data["asleep"] = _asleep(device, _allocator_of(reading, device.uuid))
     data["equation"] = [asdict(row) for row in rows]
     if baseline is not None:
         moved = foreign_changes(baseline, device)
         data["foreign_changes"] = [{**asdict(c), "delta_bytes": c.delta_bytes} for c in moved]
         data["foreign_delta_bytes"] = session.measured_grown_bytes(session.raw_free())
     return data
+
+
+def _asleep(device: DeviceMemory, account: AllocatorMemory | None) -> dict[str, Any] | None:
+    """What a sleeping worker still holds, torch's and not; None: nothing of it sleeps."""
+    if account is None or not account.unmapped_bytes:
+        return None
+    held = account.reserved_bytes - account.unmapped_bytes
+    own = device.own_bytes
+    return {
+        "unmapped_bytes": account.unmapped_bytes,
+        "own_bytes": own,
+        "torch_held_bytes": held,
+        "non_torch_bytes": None if own is None else own - held,
+    }
 
 
 def _device_of(reading: Snapshot, device: Any) -> DeviceMemory | None:
