@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,62 +53,35 @@ class Environment:
         """Its interpreter."""
         return self.folder / "bin" / "python"
 
-    def installers(self) -> list[list[str]]:
-        """Commands that install, to be tried in turn: uv where there is one, as it is faster."""
-        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    def installer(self) -> list[str]:
+        """The start of a command that installs: uv where there is one, as it is much faster."""
+        found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        if found is not None:
+            return [found, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        commands = [[*pip, "--no-cache-dir"]]
-        if uv := shutil.which("uv", path=path):
-            uv_pip = [uv, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
-            commands.insert(0, uv_pip)
-        return commands
+        return [*pip, "--no-cache-dir"]
 
     def install(self, *arguments: str) -> None:
-        """Installs; pip's options that are given must be uv's too.
+        """Installs.
 
         Raises:
-            InstallError: it did not succeed; the end of what the last installer said.
+            InstallError: it did not succeed; the end of what the installer said.
         """
-        error: InstallError | None = None
-        for command in self.installers():
-            try:
-                run([*command, *arguments], environ=installer_environ(os.environ))
-            except InstallError as raised:  # noqa: PERF203 - two installers
-                error = raised
-            else:
-                return
-        raise error or InstallError("there is no installer")
+        run([*self.installer(), *arguments])
 
     def remove(self) -> None:
         """Takes it off the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def installer_environ(base: Mapping[str, str]) -> dict[str, str]:
-    """``base`` with pip's indexes for uv as well, which has variables of its own."""
-    same = {
-        "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
-        "UV_INDEX": "PIP_EXTRA_INDEX_URL",
-        "UV_FIND_LINKS": "PIP_FIND_LINKS",
-    }
-    pips = {uv: base[pip] for uv, pip in same.items() if pip in base}
-    return {**pips, **base}
-
-
-def run(
-    command: list[str],
-    limit_s: float = INSTALL_LIMIT_S,
-    environ: Mapping[str, str] | None = None,
-) -> str:
+def run(command: list[str], limit_s: float = INSTALL_LIMIT_S) -> str:
     """Runs a command and returns what it printed.
 
     Raises:
         InstallError: it failed or took longer than ``limit_s``.
     """
     try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=limit_s, env=environ
-        )
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(str(error)) from error
     if done.returncode != 0:
@@ -133,7 +106,9 @@ def make(target: Target, environment: Environment, memacct: Path, say: Progress)
         install_engine(target, environment, say)
         done.touch()
     say("[4/4] memacct")
-    environment.install("--no-deps", "--force-reinstall", str(memacct))
+    environment.install("--no-deps", "--reinstall-package", "memacct", str(memacct)) if (
+        "uv" in Path(environment.installer()[0]).name
+    ) else environment.install("--no-deps", "--force-reinstall", str(memacct))
     about: dict[str, Any] = json.loads(run([str(environment.python), "-c", ABOUT]))
     return about
 
@@ -146,9 +121,8 @@ def install_engine(target: Target, environment: Environment, say: Progress) -> N
     torch = torch_of(recipe.requirements)
     say(f"[3/4] torch {torch} and what else it needs, without {' '.join(recipe.left_out)}")
     requirements = list(recipe.requirements)
-    if torch is not None:
-        build = cpu_torch(torch, environment) if target.is_cpu else cuda_torch(torch)
-        requirements = [*without_torch(requirements), build]
+    if target.is_cpu and torch is not None:
+        requirements = [*without_torch(requirements), f"torch=={cpu_torch(torch, environment)}"]
     lists = {"requirements.txt": requirements, "constraints.txt": recipe.constraints}
     for name, lines in lists.items():
         (environment.folder / name).write_text("\n".join(lines) + "\n")
@@ -156,8 +130,6 @@ def install_engine(target: Target, environment: Environment, say: Progress) -> N
     environment.install("-r", next(listed), "-c", next(listed), "typer", "rich")
     if not target.is_cpu:
         about = json.loads(run([str(environment.python), "-c", ABOUT]))
-        if about["runtime"] is None:
-            raise InstallError(f"torch {about['torch']} brought no CUDA runtime")
         environment.install("--no-deps", *header_packages(about["runtime"]))
 
 
@@ -176,16 +148,10 @@ def without_torch(requirements: list[str]) -> list[str]:
     return [line for line in requirements if torch_of([line]) is None]
 
 
-def cuda_torch(version: str) -> str:
-    """A requirement of the CUDA build: a CPU build that an index has too counts as newer."""
-    return f"torch=={version},!={version}+cpu"
-
-
 def cpu_torch(version: str, environment: Environment) -> str:
-    """A requirement of the CPU build where an index or a folder of wheels has it, else of any."""
-    build = f"torch=={version}+cpu"
+    """The CPU build where an index or a folder of wheels has it, else the plain one."""
     try:
-        environment.install("--no-deps", build)
+        environment.install("--no-deps", f"torch=={version}+cpu")
     except InstallError:
-        return f"torch=={version}"
-    return build
+        return version
+    return f"{version}+cpu"

@@ -174,14 +174,26 @@ def advise_cache(around: Surroundings, terms: CacheTerms) -> tuple[Suggestion, .
     )
 
 
-def _utilization_down(around: Surroundings) -> Iterator[Suggestion]:
-    fitting = utilization_at_most(around.total_bytes, around.free_bytes)
+def advise_budget(around: Surroundings, short_bytes: int) -> tuple[Suggestion, ...]:
+    """Returns what lets a start go through whose budget exceeds what is free by so much."""
+    if short_bytes <= 0:
+        return ()
+    grown = tuple(n for n in around.neighbours if (n.grown_bytes or 0) > 0)
+    return (
+        *_utilization_down(around, around.requested_bytes - short_bytes),
+        *advise_wait(grown or around.neighbours, short_bytes),
+    )
+
+
+def _utilization_down(around: Surroundings, limit_bytes: int | None = None) -> Iterator[Suggestion]:
+    limit_bytes = around.free_bytes if limit_bytes is None else min(limit_bytes, around.free_bytes)
+    fitting = utilization_at_most(around.total_bytes, limit_bytes)
     if fitting is not None:
         yield Suggestion(
             change="gpu_memory_utilization",
             value=fitting,
             text=f"gpu_memory_utilization={fitting:.4f} instead of {around.utilization:g}: "
-            f"the largest share that is free ({format_bytes(around.free_bytes)})",
+            f"the largest share that is free ({format_bytes(limit_bytes)})",
         )
 
 

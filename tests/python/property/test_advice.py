@@ -16,6 +16,7 @@ from memacct.accounting.advice import (
     Neighbour,
     OtherDevice,
     Surroundings,
+    advise_budget,
     advise_cache,
     advise_start,
     requested_bytes,
@@ -236,3 +237,45 @@ def test_a_longest_request_is_told_only_if_there_is_one() -> None:
     assert by_change(advise_cache(around, terms))["max_model_len"].value == 2048
     none_fits = replace(terms, fitting_model_len=0)
     assert "max_model_len" not in by_change(advise_cache(around, none_fits))
+
+
+@given(around=surroundings(), short=st.integers(1, 8 * GIB))
+def test_a_budget_that_no_longer_fits(around: Surroundings, short: int) -> None:
+    found = by_change(advise_budget(around, short))
+    assert not advise_budget(around, 0)
+    limit = min(around.requested_bytes - short, around.free_bytes)
+    if "gpu_memory_utilization" in found:
+        value = float(found["gpu_memory_utilization"].value)
+        assert vllm_requests(around.total_bytes, value) <= limit
+        assert vllm_requests(around.total_bytes, value + STEP) > limit
+    else:
+        assert vllm_requests(around.total_bytes, STEP) > limit
+    if "wait" in found:
+        assert found["wait"].value == short
+
+
+def test_another_device_needs_room_for_the_context() -> None:
+    around = Surroundings(
+        total_bytes=80 * GIB,
+        free_bytes=10 * GIB,
+        utilization=0.5,
+        context_bytes=400 * MIB,
+        others=(OtherDevice(index=1, uuid="GPU-1", total_bytes=80 * GIB, free_bytes=40 * GIB),),
+    )
+    assert "device" not in by_change(advise_start(around))
+    other = replace(around.others[0], free_bytes=40 * GIB + 400 * MIB)
+    assert by_change(advise_start(replace(around, others=(other,))))["device"].value == "GPU-1"
+    assert "device" not in by_change(
+        advise_start(replace(around, others=(other,), context_bytes=None))
+    )
+
+
+def test_nobody_is_waited_for_where_too_little_was_asked_for() -> None:
+    neighbour = Neighbour(pid=1, held_bytes=20 * GIB, grown_bytes=2 * GIB)
+    around = Surroundings(
+        total_bytes=80 * GIB, free_bytes=50 * GIB, utilization=0.25, neighbours=(neighbour,)
+    )
+    capped = CacheTerms(consumed_bytes=15 * GIB, needed_bytes=4 * GIB, available_bytes=3 * GIB)
+    assert by_change(advise_cache(around, capped))["wait"].value == 1 * GIB
+    too_little = replace(capped, consumed_bytes=17 * GIB)
+    assert "wait" not in by_change(advise_cache(around, too_little))

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import os
 import time
 from pathlib import Path
@@ -147,14 +146,6 @@ def wrapper_class() -> Any:
     raise CueError("this vLLM has no WorkerWrapperBase")
 
 
-def rank_of(worker: Any) -> int:
-    """The worker's number among all of the engine's, data-parallel ranks included."""
-    parallel = worker.vllm_config.parallel_config
-    # Dense models' ranks are engines of their own in newer versions, which count them elsewhere.
-    group = getattr(parallel, "data_parallel_index", None) or parallel.data_parallel_rank
-    return int(group) * int(parallel.world_size) + int(worker.rank)
-
-
 def follow_workers() -> None:
     """Sets up each worker when its init_device has ended; once, however often imported."""
     wrapper = wrapper_class()
@@ -165,7 +156,7 @@ def follow_workers() -> None:
     @functools.wraps(original)
     def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        set_up(self.worker, Stage(rank_of(self.worker)))
+        set_up(self.worker, Stage(self.worker.rank))
         return result
 
     init_device.memacct_stage = True  # type: ignore[attr-defined]
@@ -191,9 +182,9 @@ class StageExtension:
         for tensor in tensors_of(runner.kv_caches):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-        report = {
+        return {
             "pid": os.getpid(),
-            "rank": rank_of(self),
+            "rank": self.rank,  # type: ignore[attr-defined]
             "runner": f"{type(runner).__module__}.{type(runner).__qualname__}",
             "kv_cache_bytes": sum(storages.values()),
             "num_gpu_blocks": self.cache_config.num_gpu_blocks,  # type: ignore[attr-defined]
@@ -202,9 +193,6 @@ class StageExtension:
             "peak_activation_bytes": getattr(self, "peak_activation_memory", None),
             "graphs_estimate_bytes": getattr(self, "cudagraph_memory_estimate", None),
         }
-        path = Path(os.environ["MEMACCT_STAGE_DIR"]) / f"worker-{os.getpid()}.json"
-        path.write_text(json.dumps(report))
-        return report
 
 
 follow_workers()

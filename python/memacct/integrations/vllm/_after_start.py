@@ -90,7 +90,7 @@ class AfterStart:
         shortfall = self.session.shortfall
         own, _ = self._own_bytes()
         freed = None if before[0] is None or own is None else before[0] - own
-        engine = shortfall.holding()
+        engine = shortfall.holding(examined=False)
         told = "" if freed is None else f", {format_bytes(freed)} less than before"
         held = "an unknown amount" if own is None else format_bytes(own)
         logger.info(

@@ -86,7 +86,15 @@ class CacheSizes:
 
 
 def _returnable_bytes(ordinal: int) -> int:
-    """Cached memory that the next step's peak can take: that of no graph's pool."""
-    from memacct.integrations.torch import fragmentation
+    """Cached memory that the next step's peak can take: whole segments, and of no graph's pool.
 
-    return fragmentation(ordinal).returnable_bounds_bytes[0]
+    By the segments' own sums: `fragmentation` also looks for the owners of private pools, which
+    is a walk over all of the process's objects.
+    """
+    return sum(
+        segment["total_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == ordinal
+        and segment["active_size"] == 0
+        and tuple(segment.get("segment_pool_id", (0, 0))) == (0, 0)
+    )

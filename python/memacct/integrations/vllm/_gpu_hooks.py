@@ -27,6 +27,11 @@ _sessions: list[weakref.ref[GPUSession]] = []
 # Read free memory around what they do, and feed the budget, a log line or an assertion.
 _RUNNER_READERS = ("profile_cudagraph_memory", "capture_model")
 _WORKER_READERS = ("sleep",)
+_MOVED = (
+    "vLLM ends the start because others released memory while it measured itself, and what it "
+    "took itself is not told by the driver. Once they stand still it starts; with "
+    "--kv-cache-memory it does not compare"
+)
 # Take memory, and end with "out of memory" where it is not there.
 _WORKER_TAKERS = (
     "load_model",
@@ -76,7 +81,7 @@ def hook_worker(session: GPUSession) -> None:
         try:
             available = original(*args, **kwargs)
         except AssertionError as error:
-            session.guard(session.shortfall.explain, f"vLLM ends the start: {error}")
+            session.guard(session.shortfall.explain, f"{_MOVED}: {error}")
             raise
         if session.worker.cache_config.kv_cache_memory_bytes:
             return available  # the user's own number: nothing was profiled

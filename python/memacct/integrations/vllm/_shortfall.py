@@ -15,6 +15,7 @@ from memacct.accounting.advice import (
     Neighbour,
     OtherDevice,
     Surroundings,
+    advise_budget,
     advise_cache,
     advise_start,
     advise_wait,
@@ -101,6 +102,12 @@ class Shortfall:
         suggestions = tuple(advise_wait(around.neighbours, short_bytes))
         self._tell(what, self.holding(), suggestions, level=level)
 
+    def explain_budget(self, what: str, short_bytes: int) -> None:
+        """Logs why the budget exceeds what is free after profiling, and what would help."""
+        around = self.surroundings(self._free_at_a_start())
+        engine = self.holding(planned=True, kv_cache_bytes=self.wanted_bytes or 0)
+        self._tell(what, engine, advise_budget(around, short_bytes), level=logging.ERROR)
+
     def explain(self, what: str, *, level: int = logging.ERROR) -> None:
         """Logs who holds what, for a refusal that no single number decides."""
         self._tell(what, self.holding(planned=True), (), level=level)
@@ -166,9 +173,22 @@ class Shortfall:
         return None if follower is None else follower.baseline.device
 
     def holding(
-        self, *, planned: bool = False, kv_cache_bytes: int = 0, requested_bytes: int = 0
+        self,
+        *,
+        planned: bool = False,
+        examined: bool = True,
+        kv_cache_bytes: int = 0,
+        requested_bytes: int = 0,
     ) -> EngineHolding:
-        """Returns what this engine holds; ``planned``: and what its steps and graphs will take."""
+        """Returns what this engine holds.
+
+        Args:
+            planned: and what its steps and graphs will take.
+            examined: and what of torch's cache is fragmented, which takes up to some tenths of
+                a second.
+            kv_cache_bytes: the KV cache, still to be taken.
+            requested_bytes: all of what was asked for, still to be taken.
+        """
         ordinal = self.session.device_ordinal
         runner = getattr(self.session.worker, "model_runner", None)
         measured = planned and hasattr(self.session.worker, "peak_activation_memory")
@@ -176,7 +196,7 @@ class Shortfall:
             weights_bytes=int(getattr(runner, "model_memory_usage", 0)),
             allocated_bytes=torch.cuda.memory_allocated(ordinal),
             reserved_bytes=torch.cuda.memory_reserved(ordinal),
-            pinned_bytes=_pinned_bytes(ordinal),
+            pinned_bytes=_pinned_bytes(ordinal) if examined else None,
             asleep_bytes=_asleep_bytes(ordinal),
             activations_peak_bytes=self.session.activations_peak_bytes if measured else 0,
             graphs_bytes=self.session.graphs_bytes if measured else 0,
@@ -279,7 +299,6 @@ class Shortfall:
 
 
 def _pinned_bytes(ordinal: int) -> int | None:
-    # A walk over all segments: milliseconds, in a start that has failed.
     from memacct.integrations.torch import fragmentation
 
     try:
