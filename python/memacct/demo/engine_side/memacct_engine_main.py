@@ -89,9 +89,9 @@ def take(llm: Any, step: list[Any]) -> str:
 def run(
     llm: Any, start_s: float, *, sleeps: bool = False, steps: list[list[Any]] | None = None
 ) -> dict[str, Any]:
-    """Asks each worker what it allocated, and generates; again after a sleep if asked for."""
-    workers = llm.collective_rpc("demo_worker_report")
+    """Generates, and asks each worker what it allocated; again after a sleep if asked for."""
     tokens = generate(llm)
+    workers = llm.collective_rpc("demo_worker_report")
     if sleeps:
         llm.sleep(level=1)
         llm.wake_up()
