@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from memacct._convert import from_dict
-from memacct._core import HostMemory
+from memacct._core import HostMemory, _parse_stat
 from memacct._errors import SourceFormatError, SourceReadError, SourceUnavailableError
 from memacct._timeline_records import MergedTimeline, TimelineRecord
 from memacct._timeline_types import (
@@ -55,6 +55,23 @@ def read_timeline(
     records = _records(timelines)
     records.sort(key=lambda record: record.started_wall_ns)
     return MergedTimeline(records=tuple(records), torn_count=torn_count)
+
+
+def is_alive(record: TimelineRecord) -> bool | None:
+    """Returns whether the process that wrote a timeline runs; None if that cannot be told here.
+
+    A process of another machine is not known, nor is one whose start was not noted.
+    Source: ``/proc/<pid>/stat``: its state, and its start, since pids are used again.
+    """
+    if record.machine != os.uname().nodename or record.start_ticks is None:
+        return None
+    try:
+        found = _parse_stat(Path(f"/proc/{record.pid}/stat").read_text(errors="replace"))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return found is not None and found[0] not in "ZX" and found[2] == record.start_ticks
 
 
 def _files(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from memacct._errors import MemacctError
+from memacct._errors import MemacctError, SourceUnavailableError
 
 _WRONG, _INTERRUPTED = 2, 130
 
@@ -48,8 +48,13 @@ def _show(folder: Path, *, as_json: bool, last: bool, tree: bool) -> bool:
     from memacct.report.engine_text import start_text
     from memacct.report.engine_tree import trees_in
 
-    found = read_folder(folder)
     steps, unread = trees_in(folder) if tree else (None, None)
+    try:
+        found = read_folder(folder)
+    except SourceUnavailableError:
+        if steps is None:
+            raise
+        found = Folder(starts=(), problems=())  # timelines alone: MEMACCT_TIMELINE_DIR
     found = Folder(
         starts=found.starts[-1:] if last else found.starts,
         problems=(*found.problems, *([unread] if unread else [])),

@@ -182,7 +182,7 @@ class EngineRun:
         limit_s: float = 300.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("*.reached", "*.go", "*.json", "memacct/*.json"):
+        for stale in ("*.reached", "*.go", "*.json", "memacct/*.json*"):
             for path in folder.glob(stale):
                 path.unlink()
         self.folder, self.limit_s = folder, limit_s

@@ -126,7 +126,7 @@ class WarmEngines:
             raise WarmError("WarmEngines is a context manager: use it in a with statement")
         folder = self.bench.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in [*folder.glob("*.json"), *folder.glob("memacct/*.json")]:
+        for stale in [*folder.glob("*.json"), *folder.glob("memacct/*.json*")]:
             stale.unlink()
         extra = {
             "MEMACCT_REPORT_DIR": str(folder / "memacct"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memacct._errors import MemacctError
 from memacct._printable import printable
-from memacct._timeline_read import read_timeline
+from memacct._timeline_read import is_alive, read_timeline
 from memacct.report.startup_tree import start_tree
 
 if TYPE_CHECKING:
@@ -23,6 +23,6 @@ def trees_in(folder: Path) -> tuple[StartTree | None, str | None]:
     if not any(folder.glob("timeline-*.jsonl")):
         return None, None
     try:
-        return start_tree(read_timeline(folder)), None
+        return start_tree(read_timeline(folder), is_alive=is_alive), None
     except MemacctError as error:
         return None, printable(f"the timelines could not be read: {error}")

@@ -102,7 +102,11 @@ def _process_lines(process: ProcessAccount) -> Iterator[str]:
 
 def _verdict(process: ProcessAccount) -> str:
     said = []
-    if process.state != "started":
+    if process.failed_in is not None:
+        said.append(
+            f"failed with {printable(process.error or '?')} in {printable(process.failed_in)}"
+        )
+    elif process.state != "started":
         where = " > ".join(printable(name) for name in process.open_spans) or "after its last step"
         word = "was killed or failed" if process.state == "ended" else "did not get further"
         said.append(f"{word} in {where}" if process.open_spans else f"{word} {where}")

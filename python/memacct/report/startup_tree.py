@@ -148,12 +148,17 @@ class _ProcessPart:
         for nodes in (self.top, *(span.children for span in self.spans)):
             nodes.sort(key=lambda node: node.begin_ns)
 
+    def _failed(self) -> TreeNode | None:
+        own = [node for node in self.top if node.kind == "span"]
+        return own[-1] if own and own[-1].error is not None else None
+
     def account(self, alive: bool | None) -> ProcessAccount:
         """Returns the process's own line."""
         record = self.record
         check = record.identity()
         notes = [entry.notes for entry in record.entries if entry.notes]
         own = next((each for each in reversed(notes) if "own_wall_ns" in each), {})
+        failed = self._failed() if check is None and not self.open else None
         state: Literal["started", "open", "ended"] = "started"
         if self.open or check is None:
             state = "ended" if alive is False else "open"
@@ -170,6 +175,8 @@ class _ProcessPart:
             lost_count=record.lost_count,
             state=state,
             open_spans=tuple(node.name for node in self.open),
+            failed_in=None if failed is None else failed.name,
+            error=None if failed is None else failed.error,
             holds=None if check is None else check.holds,
             check=None if check is None else str(check),
             own_wall_ns=_whole(own.get("own_wall_ns")),

@@ -119,6 +119,8 @@ class ProcessAccount:
         open_spans: names of the spans that it was in when its timeline stopped, outermost first.
         state: "started" if it wrote its check after its last span, else "open"; "ended" if it
             is known to be gone without having done so (killed, or failed).
+        failed_in, error: the outermost span that an exception left, and its name, if the process
+            got no further.
         holds: whether baseline + increments = resident memory; None: not checked.
         check: the same in words.
         own_wall_ns, own_cpu_ns: what memacct itself took there.
@@ -136,6 +138,8 @@ class ProcessAccount:
     lost_count: int
     state: Literal["started", "open", "ended"]
     open_spans: tuple[str, ...]
+    failed_in: str | None
+    error: str | None
     holds: bool | None
     check: str | None
     own_wall_ns: int | None

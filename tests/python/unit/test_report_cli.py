@@ -229,3 +229,13 @@ def test_ctrl_c_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     result = run(folder)
     assert result.exit_code == 130
     assert result.stderr == "memacct: interrupted\n"
+
+
+def test_timelines_alone_are_shown_as_a_tree(tmp_path: Path) -> None:
+    with memacct.Timeline(f"{tmp_path}/", name="main") as timeline, timeline.span("load"):
+        pass
+    assert run(tmp_path).exit_code == 2
+    result = run(tmp_path, "--tree")
+    assert result.exit_code == 0, result.output
+    assert "load" in result.output
+    assert "equal" in result.output

@@ -437,3 +437,52 @@ def test_parts_are_named_by_package() -> None:
         (f"{site}/top_level.so", 4096),
     ]
     assert baseline.by_kind() == {"library": (1 << 20) + 20480, "anon": 12288}
+
+
+def test_notes_are_told_with_their_entry() -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        with timeline.span("load") as span:
+            span.notes["file_bytes"] = 3
+        timeline.checkpoint("at", notes={"of": "x", "ratio": 0.5})
+        timeline.checkpoint("none")
+        entries = {entry.name: entry for entry in timeline.entries if entry.kind != "span_begin"}
+    assert entries["load"].notes == {"file_bytes": 3}
+    assert entries["at"].notes == {"of": "x", "ratio": 0.5}
+    assert entries["none"].notes is None
+
+
+def test_a_note_that_is_neither_number_nor_text_is_an_error() -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        with pytest.raises(TypeError, match="'list' is \\[1\\]"):
+            timeline.checkpoint("x", notes={"list": [1]})  # type: ignore[dict-item]
+        with pytest.raises(TypeError, match="must be a number or a text"):
+            timeline.check("x", notes={"none": None})  # type: ignore[dict-item]
+
+
+def test_a_check_in_between_tells_whether_the_sum_holds_and_the_timeline_goes_on() -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        assert timeline.record().identity() is None
+        timeline.check("so far", notes={"n": 1})
+        found = timeline.record().identity()
+        assert found is not None
+        assert found.holds
+        timeline.checkpoint("after")
+    assert [entry.kind for entry in timeline.entries][-3:] == ["checkpoint", "checkpoint", "end"]
+    last = timeline.record().identity()
+    assert last is not None
+    assert last.now_bytes == timeline.entries[-1].now_bytes
+
+
+def test_a_stopped_timeline_takes_no_check() -> None:
+    with memacct.Timeline(breakdown=False) as timeline:
+        pass
+    with pytest.raises(ValueError, match="stopped"):
+        timeline.check("late")
+
+
+def test_a_baseline_that_is_read_once_sums_up_too() -> None:
+    with memacct.Timeline(breakdown="once") as timeline:
+        baseline = timeline.baseline
+    assert baseline is not None
+    assert baseline.parts
+    assert baseline.unexplained_bytes == 0

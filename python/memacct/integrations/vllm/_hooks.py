@@ -64,11 +64,7 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     if module is not None and not getattr(module.__spec__, "_initializing", False):
         _act(action, module)
         return
-    for finder in sys.meta_path:
-        if isinstance(finder, _AfterImport) and finder.name == name:
-            finder.add(action)
-            return
-    sys.meta_path.insert(0, _AfterImport(name, action))
+    _after_import.add(name, action)
 
 
 def _act(action: Callable[[ModuleType], None], module: ModuleType) -> None:
@@ -79,55 +75,63 @@ def _act(action: Callable[[ModuleType], None], module: ModuleType) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds one module as everybody else does, and acts after its body has run.
+    """Finds the awaited modules as everybody else does, and acts after their bodies have run.
 
-    It stays until then: a module may be looked for (``importlib.util.find_spec``) long
-    before it is imported, and an import that failed may be tried again.
+    A module is awaited until then: it may be looked for (``importlib.util.find_spec``) long
+    before it is imported, and an import that failed may be tried again. One finder for all of
+    them, since each one is asked at every import of the process.
     """
 
-    def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
-        self.name = name
-        self._actions = [action]
+    def __init__(self) -> None:
+        self._actions: dict[str, list[Callable[[ModuleType], None]]] = {}
 
-    def add(self, action: Callable[[ModuleType], None]) -> None:
-        """Does ``action`` too, after those that are there; once."""
-        if action not in self._actions:
-            self._actions.append(action)
+    def add(self, name: str, action: Callable[[ModuleType], None]) -> None:
+        """Awaits ``name`` for ``action``, which comes after those that are there; once."""
+        actions = self._actions.setdefault(name, [])
+        if action not in actions:
+            actions.append(action)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name:
+        if fullname not in self._actions:
             return None
-        spec = self._ask_the_others(path, target)
+        spec = self._ask_the_others(fullname, path, target)
         if spec is not None and spec.loader is not None:
             # A loader that takes no attributes: the host has its module, we have no hook.
             try:
-                self._act_after(spec.loader)
+                self._act_after(fullname, spec.loader)
             except Exception:
                 logger.exception("memacct: %s was not hooked, vLLM goes on", fullname)
         return spec
 
     def _ask_the_others(
-        self, path: Sequence[str] | None, target: ModuleType | None
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
     ) -> ModuleSpec | None:
         # One by one: importlib.util.find_spec would ask this finder again.
         for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None if find is None else find(self.name, path, target)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 return spec
         return None
 
-    def _act_after(self, loader: Any) -> None:
+    def _act_after(self, name: str, loader: Any) -> None:
         execute = loader.exec_module
 
         @functools.wraps(execute)
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            if self in sys.meta_path:  # once, through however many finders the spec came
+            # Once, through however many searches the loader came.
+            actions = self._actions.pop(name, [])
+            if not self._actions and self in sys.meta_path:
                 sys.meta_path.remove(self)
-                for action in self._actions:
-                    _act(action, module)
+            for action in actions:
+                _act(action, module)
 
         loader.exec_module = exec_module
+
+
+_after_import = _AfterImport()

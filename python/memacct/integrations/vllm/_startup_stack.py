@@ -8,8 +8,7 @@ configuration, which no variable of the environment needs to carry.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 _INSPECTION = "vllm.model_executor.models.registry"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """Who loads the plugin.
 
     Attributes:

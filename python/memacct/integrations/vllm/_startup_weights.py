@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Opens the files of its list one after the other, in its order.
 SEQUENTIAL = "pt_weights_iterator"
+# These read several files at once, so which one is next is not known before its first tensor.
+_SEVERAL_AT_ONCE = ("multi_thread", "runai", "fastsafetensors", "instanttensor")
 _LARGEST_HEADER_BYTES = 100_000_000  # of the format's own definition
 
 
@@ -66,6 +68,7 @@ class WeightsWatch:
     ) -> None:
         self._whole = new_step(f"weights: {name}")
         self._files = sorted(files, key=_natural)
+        self._in_order = not name.startswith(_SEVERAL_AT_ONCE)
         self._new_step, self._point = new_step, point
         self._unread = [file for file in self._files if file.endswith(".safetensors")]
         self._owners: dict[str, str] = {}
@@ -121,8 +124,10 @@ class WeightsWatch:
 
     def _open_known(self) -> None:
         """Begins the first file's span before the file is read, where it is known."""
-        if len(self._files) == 1 or self._unread:
-            self.begin(self._files[0] if len(self._files) == 1 else self._unread[0])
+        if len(self._files) == 1:
+            self.begin(self._files[0])
+        elif self._unread and self._in_order:
+            self.begin(self._unread[0])
 
     def _consumed(self) -> None:
         """The tensor that was given away last has been used."""
@@ -134,7 +139,7 @@ class WeightsWatch:
         owner = self._owners.get(name)
         if owner is not None:
             self._left[owner] -= 1
-            if self._left[owner] == 0 and self._unread:
+            if self._left[owner] == 0 and self._unread and self._in_order:
                 # All of it was taken, so what is read next is the next file; a span that
                 # began with its first tensor would leave the reading to the file before.
                 self.begin(self._unread[0])
