@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,3 +115,41 @@ def test_a_planner_with_other_arguments_still_refuses() -> None:
 
     with pytest.raises(ValueError, match="at least one request"):
         core._around_plan(odd)
+
+
+def make_core(monkeypatch: pytest.MonkeyPatch, given: Any) -> ModuleType:
+    """Loads the plugin as a spawned core does: from inside of its ``__init__``."""
+    module = ModuleType(core.CORE_MODULE)
+    source = (
+        "class EngineCore:\n"
+        "    def __init__(self, vllm_config):\n"
+        "        load_plugins()\n"
+        "    def _initialize_kv_caches(self, vllm_config):\n"
+        "        get_kv_cache_configs(vllm_config, [{'layers': 4}], [10])\n"
+    )
+    vars(module).update(load_plugins=core.hook_core_if_enabled, get_kv_cache_configs=plan)
+    exec(compile(source, "/site-packages/vllm/v1/engine/core.py", "exec"), vars(module))  # noqa: S102
+    monkeypatch.setitem(sys.modules, core.CORE_MODULE, module)
+    made: Any = module
+    made.EngineCore(given)
+    return module
+
+
+def test_a_spawned_core_is_hooked_where_it_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEMACCT_VLLM", raising=False)
+    given = config(16)
+    made: Any = make_core(monkeypatch, given)
+    engine = made.EngineCore(given)
+    engine.model_executor, engine.vllm_config = Executor(), given
+    with pytest.raises(ValueError, match="at least one request"):
+        engine._initialize_kv_caches(given)
+    assert [told[0] for told in engine.model_executor.told] == [core.RPC_NAME]
+
+
+def test_a_core_that_is_not_enabled_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEMACCT_VLLM", raising=False)
+    given = config(16)
+    given.additional_config = {}
+    made = make_core(monkeypatch, given)
+    assert vars(made)["get_kv_cache_configs"] is plan
+    assert not hasattr(vars(made)["EngineCore"]._initialize_kv_caches, "__wrapped__")
