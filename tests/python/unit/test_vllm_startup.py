@@ -14,6 +14,7 @@ import pytest
 
 import memacct
 from memacct import ConfigError, _timeline
+from memacct.integrations import vllm as plugin
 from memacct.integrations.vllm import _startup, _startup_hooks
 from memacct.integrations.vllm._config import PluginConfig, read_config
 from memacct.integrations.vllm._startup_notes import buffer_notes
@@ -157,6 +158,19 @@ def test_hooks_that_are_left_over_do_nothing_in_a_process_without_a_timeline() -
     with module.loading("x") as given:
         assert given == "x"
     assert module.Thing(3).run() == "ran"
+
+
+def test_an_engine_without_a_timeline_after_one_that_has_one_is_left_alone(
+    startup: Startup,
+) -> None:
+    module = host()
+    _startup_hooks.hook(module, point("plain"))
+    with plugin._configuring(PluginConfig()):
+        assert module.plain(1) == 3
+    assert names(startup) == []
+    assert _startup.begin("main", PluginConfig(timeline=True)) is startup
+    assert module.plain(1) == 3
+    assert names(startup) == ["<it", ">it"]
 
 
 def test_methods_are_wrapped_on_whatever_class_the_instance_has(startup: Startup) -> None:

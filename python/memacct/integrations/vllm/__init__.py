@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from memacct._errors import ConfigError
@@ -184,6 +185,10 @@ def _around_create_engine_config(original: Any, engine_args: Any, *args: Any, **
 def _configuring(config: PluginConfig | None) -> AbstractContextManager[Any]:
     """The timeline's first span in the user's own process, where one is asked for."""
     if config is None or not config.timeline:
+        # Of an engine before this one, in the same process.
+        known = sys.modules.get("memacct.integrations.vllm._startup")
+        if known is not None:
+            known.rest()
         return contextlib.nullcontext()
     from memacct.integrations.vllm._startup import begin
 

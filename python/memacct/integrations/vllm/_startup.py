@@ -36,6 +36,7 @@ class Startup:
         pid: of the process that this was made for; a forked child goes on with it.
         has_tensors: whether each tensor of the weights is a point.
         present: for each point whose module was loaded, whether this vLLM has it.
+        is_resting: whether an engine that has no timeline was configured after the last that has.
         opened: a span that was begun by ``register``, inside the function that it is around.
     """
 
@@ -45,6 +46,7 @@ class Startup:
         self.folder = _folder(config)
         self.has_tensors = config.timeline == "tensors"
         self.present: dict[str, bool] = {}
+        self.is_resting = False
         self.opened: tuple[str, Step] | None = None
         self.often_count = self.often_ns = self.often_rss_bytes = 0
         self._has_told = False
@@ -117,8 +119,15 @@ _current: list[Startup] = []
 
 
 def current() -> Startup | None:
-    """Returns what this process keeps; None if no timeline was asked for."""
-    return _current[-1] if _current else None
+    """Returns what this process keeps; None if no timeline is asked for."""
+    startup = _current[-1] if _current else None
+    return None if startup is None or startup.is_resting else startup
+
+
+def rest() -> None:
+    """The engine that is configured now has no timeline: what is hooked does nothing for it."""
+    for startup in _current:
+        startup.is_resting = True
 
 
 def begin(name: str, config: PluginConfig) -> Startup | None:
@@ -143,6 +152,7 @@ def begin(name: str, config: PluginConfig) -> Startup | None:
                 logger.exception("memacct: no start-up timeline, vLLM goes on")
                 return None
             logger.info("memacct: the timeline of the start is written to %s", startup.folder)
+    _current[-1].is_resting = False
     return _current[-1]
 
 
