@@ -13,6 +13,7 @@ from memacct.accounting.foreign import foreign_changes
 
 if TYPE_CHECKING:
     from memacct._core import AllocatorMemory, DeviceMemory, Snapshot
+    from memacct.accounting.siblings import Sibling
 
 
 def present(reading: Snapshot | None = None) -> dict[str, Any]:
@@ -52,13 +53,14 @@ def worker_present(worker: Any, session: Any) -> dict[str, Any]:
     device = _device_of(reading, getattr(worker, "device", None))
     if device is None:
         return data
-    baseline = _baseline_of(session)
-    rows = device_equation(device, baseline=baseline, allocator=_allocator_of(reading, device.uuid))
+    baseline, siblings = _baseline_of(session), _siblings_on(device, session)
+    account = _allocator_of(reading, device.uuid)
+    rows = device_equation(device, baseline=baseline, allocator=account, siblings=siblings)
     data["device_uuid"] = device.uuid
-    data["asleep"] = _asleep(device, _allocator_of(reading, device.uuid))
+    data["asleep"] = _asleep(device, account)
     data["equation"] = [asdict(row) for row in rows]
     if baseline is not None:
-        moved = foreign_changes(baseline, device)
+        moved = foreign_changes(baseline, device, siblings)
         data["foreign_changes"] = [{**asdict(c), "delta_bytes": c.delta_bytes} for c in moved]
         data["foreign_delta_bytes"] = session.measured_grown_bytes(session.raw_free())
     return data
@@ -87,6 +89,16 @@ def _device_of(reading: Snapshot, device: Any) -> DeviceMemory | None:
 
 def _allocator_of(reading: Snapshot, uuid: str) -> AllocatorMemory | None:
     return next((account for account in reading.torch or () if account.uuid == uuid), None)
+
+
+def _siblings_on(device: DeviceMemory, session: Any) -> tuple[Sibling, ...]:
+    """The engine's other processes there, which only a followed worker knows."""
+    if getattr(session, "follower", None) is None:
+        return ()
+    from memacct.integrations.vllm import _family
+
+    known = (*session.follower.siblings, *_family.siblings_on(device))
+    return tuple({sibling.pid: sibling for sibling in known}.values())
 
 
 def _baseline_of(session: Any) -> DeviceMemory | None:
