@@ -58,7 +58,11 @@ def graphs(target: Target) -> Scenario:
     """Scenario e; without graph profiling the neighbour moves in the profiling pass."""
     mode = "mode" if target.number >= (0, 12) else "level"
     compilation = {mode: 0, "cudagraph_mode": "FULL", "cudagraph_capture_sizes": list(GRAPH_SIZES)}
-    engine = replace(GRAPH_PROFILING.engines[0], arguments={"compilation_config": compilation})
+    engine = replace(
+        GRAPH_PROFILING.engines[0],
+        arguments={"compilation_config": compilation},
+        environ={"VLLM_USE_V2_MODEL_RUNNER": "0"} if target.profiles_graphs_by_v1_only else {},
+    )
     if target.profiles_graphs:
         return replace(GRAPH_PROFILING, engines=(engine,))
     return replace(

@@ -48,7 +48,7 @@ graphs, in the profiling pass. Engines are forked from a process that has import
 SHAPE_HEAD = """
 The neighbour allocates 3 GiB during profiling, on the second GPU where there are two; native,
 compared with the isolated engine. fork is how a to e were started. The other runner is V2
-before 0.30 and V1 from there on.
+before 0.28 and V1 from there on; before 0.30, where V2 does not profile graphs, e is V1's.
 """
 CPU_HEAD = """
 ## CPU worker

@@ -41,10 +41,18 @@ class Target:
 
     @property
     def other_runner(self) -> str | None:
-        """VLLM_USE_V2_MODEL_RUNNER for the runner that is not the default; V2 is from 0.30.0."""
+        """VLLM_USE_V2_MODEL_RUNNER for the runner that is not the default of the small model.
+
+        That is V2 in 0.28.0, which has a list of models for it, and in 0.30.0, for all models.
+        """
         if not self.has_v2_runner:
             return None
-        return "0" if self.number >= (0, 30) else "1"
+        return "0" if self.number >= (0, 28) else "1"
+
+    @property
+    def profiles_graphs_by_v1_only(self) -> bool:
+        """Whether V2 takes CUDA graphs for nothing (until 0.28.0)."""
+        return self.profiles_graphs and self.number < (0, 30)
 
     @property
     def profiles_graphs(self) -> bool:

@@ -87,6 +87,14 @@ def test_what_a_version_can_do() -> None:
     ]
 
 
+def test_graphs_are_profiled_by_the_runner_that_does() -> None:
+    runners = {}
+    for version in ("0.14.1", "0.28.0", "0.30.0"):
+        (case,) = [case for case in cases(Target(version=version)) if case.key == "e"]
+        runners[version] = case.scenario.engines[0].environ.get("VLLM_USE_V2_MODEL_RUNNER")
+    assert runners == {"0.14.1": None, "0.28.0": "0", "0.30.0": None}
+
+
 # ---------------------------------------------------------------- recipe
 
 
