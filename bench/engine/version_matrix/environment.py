@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,35 +53,62 @@ class Environment:
         """Its interpreter."""
         return self.folder / "bin" / "python"
 
-    def installer(self) -> list[str]:
-        """The start of a command that installs: uv where there is one, as it is much faster."""
-        found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        if found is not None:
-            return [found, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
+    def installers(self) -> list[list[str]]:
+        """Commands that install, to be tried in turn: uv where there is one, as it is faster."""
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        return [*pip, "--no-cache-dir"]
+        commands = [[*pip, "--no-cache-dir"]]
+        if uv := shutil.which("uv", path=path):
+            uv_pip = [uv, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
+            commands.insert(0, uv_pip)
+        return commands
 
     def install(self, *arguments: str) -> None:
-        """Installs.
+        """Installs; pip's options that are given must be uv's too.
 
         Raises:
-            InstallError: it did not succeed; the end of what the installer said.
+            InstallError: it did not succeed; the end of what the last installer said.
         """
-        run([*self.installer(), *arguments])
+        error: InstallError | None = None
+        for command in self.installers():
+            try:
+                run([*command, *arguments], environ=installer_environ(os.environ))
+            except InstallError as raised:  # noqa: PERF203 - two installers
+                error = raised
+            else:
+                return
+        raise error or InstallError("there is no installer")
 
     def remove(self) -> None:
         """Takes it off the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def run(command: list[str], limit_s: float = INSTALL_LIMIT_S) -> str:
+def installer_environ(base: Mapping[str, str]) -> dict[str, str]:
+    """``base`` with pip's indexes for uv as well, which has variables of its own."""
+    same = {
+        "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
+        "UV_INDEX": "PIP_EXTRA_INDEX_URL",
+        "UV_FIND_LINKS": "PIP_FIND_LINKS",
+    }
+    pips = {uv: base[pip] for uv, pip in same.items() if pip in base}
+    return {**pips, **base}
+
+
+def run(
+    command: list[str],
+    limit_s: float = INSTALL_LIMIT_S,
+    environ: Mapping[str, str] | None = None,
+) -> str:
     """Runs a command and returns what it printed.
 
     Raises:
         InstallError: it failed or took longer than ``limit_s``.
     """
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit_s)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=limit_s, env=environ
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(str(error)) from error
     if done.returncode != 0:
@@ -106,9 +133,7 @@ def make(target: Target, environment: Environment, memacct: Path, say: Progress)
         install_engine(target, environment, say)
         done.touch()
     say("[4/4] memacct")
-    environment.install("--no-deps", "--reinstall-package", "memacct", str(memacct)) if (
-        "uv" in Path(environment.installer()[0]).name
-    ) else environment.install("--no-deps", "--force-reinstall", str(memacct))
+    environment.install("--no-deps", "--force-reinstall", str(memacct))
     about: dict[str, Any] = json.loads(run([str(environment.python), "-c", ABOUT]))
     return about
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEVICE_BYTES = 32 << 30
 HOST = Path(__file__).with_name("engine_host.py")
 SETTLE_S = 20.0
+# Kernels that are left out of the environments, and which some versions demand on such a GPU.
+WITHOUT = {"VLLM_USE_DEEP_GEMM": "0", "VLLM_MOE_USE_DEEP_GEMM": "0"}
 
 
 class HostError(RuntimeError):
@@ -60,7 +62,7 @@ class EngineHost:
     def __init__(self, python: Path, environ: Mapping[str, str], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.python, self.log_path = python, folder / "host.log"
-        self.environ = engine_environ(environ, {}, "none", folder / "vllm-cache")
+        self.environ = engine_environ(environ, WITHOUT, "none", folder / "vllm-cache")
         self.process: subprocess.Popen[str] | None = None
         self.imported: list[str] = []
 
@@ -116,6 +118,7 @@ class HostedRun(EngineRun):
 
     def __init__(self, host: EngineHost, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.environ = {**WITHOUT, **self.environ}
         self.host = host
 
     def __enter__(self) -> HostedRun:

@@ -8,6 +8,7 @@ import pytest
 from version_matrix import store, table
 from version_matrix.__main__ import merged, status
 from version_matrix.cases import cases
+from version_matrix.environment import Environment, InstallError, installer_environ
 from version_matrix.judge import differences, judge
 from version_matrix.recipe import header_packages, make_recipe, name_of, torch_of
 from version_matrix.run_cpu import at_least, node_total_bytes
@@ -141,6 +142,20 @@ def test_headers_follow_the_runtime() -> None:
         "nvidia-cuda-cccl-cu12==12.8.*",
     )
     assert header_packages("13.0.96") == ("nvidia-cuda-crt==13.0.*", "nvidia-cuda-cccl==13.0.*")
+
+
+def test_uv_asks_pips_indexes_unless_it_has_its_own() -> None:
+    base = {"PIP_INDEX_URL": "https://a", "PIP_FIND_LINKS": "/wheels", "UV_FIND_LINKS": "/own"}
+    found = installer_environ(base)
+    assert found["UV_DEFAULT_INDEX"] == "https://a"
+    assert found["UV_FIND_LINKS"] == "/own"
+    assert "UV_INDEX" not in found
+
+
+def test_what_cannot_be_installed_is_an_error_of_one_kind(tmp_path: Path) -> None:
+    environment = Environment(folder=tmp_path / "absent")
+    with pytest.raises(InstallError, match="absent"):
+        environment.install("--no-deps", str(tmp_path / "no.whl"))
 
 
 # ---------------------------------------------------------------- cases
