@@ -48,33 +48,31 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def run_target(target: Target, options: argparse.Namespace, before: Any) -> dict[str, Any]:
-    """One version: install, run, remove; the results as data."""
+def run_target(target: Target, options: argparse.Namespace, book: store.Book) -> None:
+    """One version: install, run, remove; each cell is kept as soon as it is there."""
     folder = options.work.absolute() / target.name
     environment = Environment(folder=folder / "environment")
+    before = book.versions().get(target.name)
     entry: dict[str, Any] = {
         "target": target.name,
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
     }
-    started_s = time.monotonic()
+    wanted = options.cases.split()
     try:
         entry["about"] = make(target, environment, options.wheel, say)
-        wanted = options.cases.split()
-        entry["cells"] = merged(
-            before,
-            run_version.run(
-                target, environment, folder, limit_s=options.limit_s, wanted=wanted, say=say
-            ),
-        )
+        cells: list[dict[str, Any]] = []
+        for cell in run_version.run(
+            target, environment, folder, limit_s=options.limit_s, wanted=wanted, say=say
+        ):
+            cells.append(cell)
+            book.keep(target.name, {**entry, "cells": merged(before, cells)})
     except (InstallError, run_version.NotRunError) as error:
         say(f"{target.name}: {error}")
-        entry["error"] = str(error)
+        book.keep(target.name, {**entry, "cells": merged(before, []), "error": str(error)})
     finally:
         if not options.keep:
             environment.remove()
             run_version.remove_model(folder)
-    entry["elapsed_s"] = round(time.monotonic() - started_s, 1)
-    return entry
 
 
 def merged(before: Any, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,19 +99,15 @@ def main(words: list[str] | None = None) -> int:
     except SelectionError as error:
         print(error, file=sys.stderr)
         return 2
+    book = store.Book(path)
     for number, target in enumerate(targets, 1):
-        versions = store.load(path)
         keys = options.cases.split() or run_version.keys(target)
-        before = versions.get(target.name)
-        if options.table_only or (not options.again and store.is_done(before, keys)):
+        is_done = store.is_done(book.versions().get(target.name), keys)
+        if options.table_only or (is_done and not options.again):
             continue
         say(f"== {number} of {len(targets)}: {target.distribution} {target.version}")
-        entry = run_target(target, options, before)
-        versions = store.load(path)
-        versions[target.name] = entry
-        store.save(path, versions)
-        options.page.write_text(table.page(shown(versions), versions))
-    versions = store.load(path)
+        run_target(target, options, book)
+    versions = book.versions()
     options.page.write_text(table.page(shown(versions), versions))
     say(f"table: {options.page}; data: {path}")
     return status([versions[target.name] for target in targets if target.name in versions])

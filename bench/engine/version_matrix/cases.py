@@ -31,7 +31,6 @@ class Case:
     Attributes:
         stock: whether the stock engine is run in the scenario too; otherwise only isolated.
         like: a scenario whose isolated engine should have the same KV cache; None: its own.
-        data_parallel: the engines are ranks of one data-parallel group, on a GPU each.
         why_not: why this version cannot do it; nothing is run.
     """
 
@@ -40,7 +39,6 @@ class Case:
     scenario: Scenario = ALONE
     stock: bool = False
     like: Scenario | None = None
-    data_parallel: bool = False
     why_not: str | None = None
 
 
@@ -108,11 +106,10 @@ def two_gpus() -> Case:
 
 
 def ranks() -> Case:
-    """Two data-parallel ranks; the neighbour is on the second one's GPU."""
-    scenario = replace(
-        ALLOCATES, key="dp2", engines=(EAGER, EAGER), device_count=2, neighbour_device=1
-    )
-    return Case(key="dp2", title="data parallel 2", scenario=scenario, data_parallel=True)
+    """Two data-parallel ranks on a GPU each; the neighbour is on the second one's."""
+    engine = replace(EAGER, arguments={"data_parallel_size": 2}, server=True)
+    scenario = replace(ALLOCATES, key="dp2", engines=(engine,), device_count=2, neighbour_device=1)
+    return Case(key="dp2", title="data parallel 2", scenario=scenario)
 
 
 def sleeping() -> Case:

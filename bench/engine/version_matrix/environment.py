@@ -146,8 +146,9 @@ def install_engine(target: Target, environment: Environment, say: Progress) -> N
     torch = torch_of(recipe.requirements)
     say(f"[3/4] torch {torch} and what else it needs, without {' '.join(recipe.left_out)}")
     requirements = list(recipe.requirements)
-    if target.is_cpu and torch is not None:
-        requirements = [*without_torch(requirements), f"torch=={cpu_torch(torch, environment)}"]
+    if torch is not None:
+        build = cpu_torch(torch, environment) if target.is_cpu else cuda_torch(torch)
+        requirements = [*without_torch(requirements), build]
     lists = {"requirements.txt": requirements, "constraints.txt": recipe.constraints}
     for name, lines in lists.items():
         (environment.folder / name).write_text("\n".join(lines) + "\n")
@@ -155,6 +156,8 @@ def install_engine(target: Target, environment: Environment, say: Progress) -> N
     environment.install("-r", next(listed), "-c", next(listed), "typer", "rich")
     if not target.is_cpu:
         about = json.loads(run([str(environment.python), "-c", ABOUT]))
+        if about["runtime"] is None:
+            raise InstallError(f"torch {about['torch']} brought no CUDA runtime")
         environment.install("--no-deps", *header_packages(about["runtime"]))
 
 
@@ -173,10 +176,16 @@ def without_torch(requirements: list[str]) -> list[str]:
     return [line for line in requirements if torch_of([line]) is None]
 
 
+def cuda_torch(version: str) -> str:
+    """A requirement of the CUDA build: a CPU build that an index has too counts as newer."""
+    return f"torch=={version},!={version}+cpu"
+
+
 def cpu_torch(version: str, environment: Environment) -> str:
-    """The CPU build where an index or a folder of wheels has it, else the plain one."""
+    """A requirement of the CPU build where an index or a folder of wheels has it, else of any."""
+    build = f"torch=={version}+cpu"
     try:
-        environment.install("--no-deps", f"torch=={version}+cpu")
+        environment.install("--no-deps", build)
     except InstallError:
-        return version
-    return f"{version}+cpu"
+        return f"torch=={version}"
+    return build

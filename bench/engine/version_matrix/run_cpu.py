@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +213,9 @@ def at_least(stock: dict[str, Any], native: dict[str, Any]) -> tuple[str, str]:
 
 def run(
     bench: Bench, wanted: Sequence[str], say: Say, turn: Callable[[], Any]
-) -> list[dict[str, Any]]:
-    """The cells of one CPU version."""
+) -> Iterator[dict[str, Any]]:
+    """Yields the cells of one CPU version, each when it is done."""
     runner = CPURunner(bench, say, turn)
-    return [runner.run(case) for case in CASES if not wanted or case.key in wanted]
+    for case in CASES:
+        if not wanted or case.key in wanted:
+            yield runner.run(case)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ def run(
     limit_s: float,
     wanted: Sequence[str],
     say: Say,
-) -> list[dict[str, Any]]:
-    """The cells of one version.
+) -> Iterator[dict[str, Any]]:
+    """Yields the cells of one version, each when it is done.
 
     Args:
         wanted: keys of the cases to run; empty: all.
@@ -58,13 +58,16 @@ def run(
             model = make_model(python, folder / "model", say)
         bench = Bench(python=python, model=model, folder=folder / "runs", limit_s=limit_s)
         if target.is_cpu:
-            return run_cpu.run(bench, wanted, say, turn)
-        return run_gpu(target, bench, wanted, say)
+            yield from run_cpu.run(bench, wanted, say, turn)
+        else:
+            yield from run_gpu(target, bench, wanted, say)
     except (MemacctError, HostError) as error:
         raise NotRunError(str(error)) from error
 
 
-def run_gpu(target: Target, bench: Bench, wanted: Sequence[str], say: Say) -> list[dict[str, Any]]:
+def run_gpu(
+    target: Target, bench: Bench, wanted: Sequence[str], say: Say
+) -> Iterator[dict[str, Any]]:
     """On one machine of simulated GPUs, with vLLM imported once."""
     build_runtime(python=bench.python, progress=say)
     with turn():
@@ -80,8 +83,9 @@ def run_gpu(target: Target, bench: Bench, wanted: Sequence[str], say: Say) -> li
             make_run=host.make_run,
         )
         runner = CaseRunner(Runner(hosted, world, say), say, turn)
-        chosen = [case for case in cases(target) if not wanted or case.key in wanted]
-        return [runner.run(case) for case in chosen]
+        for case in cases(target):
+            if not wanted or case.key in wanted:
+                yield runner.run(case)
     finally:
         hosting.__exit__(None, None, None)
 

@@ -37,6 +37,24 @@ def save(path: Path, versions: dict[str, Any]) -> None:
     part.replace(path)
 
 
+class Book:
+    """The file, kept up to date while versions run.
+
+    Each change reads it anew: what another run has written meanwhile stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def versions(self) -> dict[str, Any]:
+        """What is there now."""
+        return load(self.path)
+
+    def keep(self, name: str, entry: dict[str, Any]) -> None:
+        """Replaces one version's results."""
+        save(self.path, {**self.versions(), name: entry})
+
+
 def is_done(entry: dict[str, Any] | None, keys: Iterable[str]) -> bool:
     """Whether a version has a result for each case, so that it need not run again."""
     if entry is None or entry.get("error") is not None:

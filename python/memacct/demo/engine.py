@@ -42,6 +42,7 @@ class EngineOptions:
             "generate", or "stay" until there is a file of that name.
         plugins: which general plugins vLLM loads: "none" keeps memacct out even if installed.
         sleeps: the engine sleeps, wakes up and generates once more (give enable_sleep_mode too).
+        server: it is the engine that vLLM's server has, with ranks of its own for data parallel.
     """
 
     budget_bytes: int
@@ -55,6 +56,7 @@ class EngineOptions:
     steps: tuple[tuple[Any, ...], ...] = ()
     plugins: str = "none"
     sleeps: bool = False
+    server: bool = False
 
     def native(self) -> EngineOptions:
         """The same engine with memacct's native profiler.
@@ -194,6 +196,7 @@ class EngineRun:
             "result_path": str(self.result_path),
             "stay": stay,
             "sleep": options.sleeps,
+            "server": options.server,
         }
         if options.cli:
             request["cli"] = list(options.cli)

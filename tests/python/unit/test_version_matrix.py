@@ -8,7 +8,7 @@ import pytest
 from version_matrix import store, table
 from version_matrix.__main__ import merged, status
 from version_matrix.cases import cases
-from version_matrix.environment import Environment, InstallError, installer_environ
+from version_matrix.environment import Environment, InstallError, cuda_torch, installer_environ
 from version_matrix.judge import differences, judge
 from version_matrix.recipe import header_packages, make_recipe, name_of, torch_of
 from version_matrix.run_cpu import at_least, node_total_bytes
@@ -134,6 +134,10 @@ def test_torch_is_found_without_its_local_part() -> None:
         "2.13.0"
     )
     assert torch_of(["numpy"]) is None
+
+
+def test_a_cpu_build_is_not_taken_for_a_gpu() -> None:
+    assert cuda_torch("2.13.0") == "torch==2.13.0,!=2.13.0+cpu"
 
 
 def test_headers_follow_the_runtime() -> None:
@@ -294,6 +298,15 @@ def test_results_are_kept_and_done_is_complete(tmp_path: Path) -> None:
     assert not store.is_done(kept, ["a", "b", "c"])
     assert not store.is_done({**kept, "error": "x"}, ["a"])
     assert not store.is_done(None, [])
+
+
+def test_two_runs_write_one_book(tmp_path: Path) -> None:
+    book, other = (store.Book(tmp_path / "r.json") for _ in range(2))
+    book.keep("0.33.0", entry(cell("a")))
+    other.keep("0.11.0", entry(cell("b")))
+    book.keep("0.33.0", entry(cell("a"), cell("b")))
+    kept = store.load(tmp_path / "r.json")
+    assert {name: len(one["cells"]) for name, one in kept.items()} == {"0.33.0": 2, "0.11.0": 1}
 
 
 def test_cells_that_are_run_again_replace_the_old() -> None:

@@ -11,6 +11,7 @@ The request names the model, the engine's arguments and where to put the result;
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import signal
@@ -107,6 +108,32 @@ def run(
     }
 
 
+async def run_server(request: dict[str, Any]) -> dict[str, Any]:
+    """The same by the engine of vLLM's server, which starts data-parallel ranks itself.
+
+    Its remote call returns one rank's answer: each worker leaves its own as a file.
+    """
+    from vllm import SamplingParams
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    started_s = time.monotonic()
+    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**request["engine"]))
+    try:
+        start_s = time.monotonic() - started_s
+        await llm.collective_rpc("demo_worker_report")
+        parameters = SamplingParams(max_tokens=TOKENS_COUNT, detokenize=False, ignore_eos=True)
+        count = 0
+        for name in ("first", "second"):
+            async for output in llm.generate(PROMPT, parameters, name):
+                count = len(output.outputs[0].token_ids)
+        files = Path(request["result_path"]).parent.glob("worker-*.json")
+        workers = [json.loads(path.read_text()) for path in files]
+    finally:
+        llm.shutdown()
+    return {"outcome": "served", "start_s": start_s, "workers": workers, "tokens_count": count}
+
+
 def end_with_parent() -> None:
     """If whoever started this process is killed, the engine ends too (prctl PR_SET_PDEATHSIG)."""
     set_death_signal = 1
@@ -127,10 +154,13 @@ def main() -> int:
     started_s = time.monotonic()
     llm = None
     try:
-        llm = make_engine(request)
-        start_s = time.monotonic() - started_s
-        sleeps, steps = bool(request.get("sleep")), request.get("steps")
-        result = run(llm, start_s, sleeps=sleeps, steps=steps)
+        if request.get("server"):
+            result = asyncio.run(run_server(request))
+        else:
+            llm = make_engine(request)
+            start_s = time.monotonic() - started_s
+            sleeps, steps = bool(request.get("sleep")), request.get("steps")
+            result = run(llm, start_s, sleeps=sleeps, steps=steps)
     except Exception as error:  # noqa: BLE001 - whatever stops the engine is the result
         result = {"outcome": "failed", "error": type(error).__name__, "message": str(error)}
     write_json(result_path, {**result, "versions": versions()})

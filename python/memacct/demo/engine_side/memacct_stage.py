@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import mmap
 import os
 import time
@@ -170,6 +171,14 @@ def wrapper_class() -> Any:
     raise CueError("this vLLM has no WorkerWrapperBase")
 
 
+def rank_of(worker: Any) -> int:
+    """The worker's number among all of the engine's, data-parallel ranks included."""
+    parallel = worker.vllm_config.parallel_config
+    # Dense models' ranks are engines of their own in newer versions, which count them elsewhere.
+    group = getattr(parallel, "data_parallel_index", None) or parallel.data_parallel_rank
+    return int(group) * int(parallel.world_size) + int(worker.rank)
+
+
 def follow_workers() -> None:
     """Sets up each worker when its init_device has ended; once, however often imported."""
     wrapper = wrapper_class()
@@ -180,7 +189,7 @@ def follow_workers() -> None:
     @functools.wraps(original)
     def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        set_up(self.worker, Stage(self.worker.rank))
+        set_up(self.worker, Stage(rank_of(self.worker)))
         return result
 
     init_device.memacct_stage = True  # type: ignore[attr-defined]
@@ -206,9 +215,9 @@ class StageExtension:
         for tensor in tensors_of(runner.kv_caches):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-        return {
+        report = {
             "pid": os.getpid(),
-            "rank": self.rank,  # type: ignore[attr-defined]
+            "rank": rank_of(self),
             "runner": f"{type(runner).__module__}.{type(runner).__qualname__}",
             **status_bytes(),
             "kv_cache_bytes": sum(storages.values()),
@@ -218,6 +227,9 @@ class StageExtension:
             "peak_activation_bytes": getattr(self, "peak_activation_memory", None),
             "graphs_estimate_bytes": getattr(self, "cudagraph_memory_estimate", None),
         }
+        path = Path(os.environ["MEMACCT_STAGE_DIR"]) / f"worker-{os.getpid()}.json"
+        path.write_text(json.dumps(report))
+        return report
 
 
 follow_workers()
