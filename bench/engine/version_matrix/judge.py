@@ -16,6 +16,8 @@ FORCED_SPAWN = re.compile(r"must use the `spawn` multiprocessing start method")
 RUNNERS = {
     "vllm.v1.worker.gpu_model_runner.GPUModelRunner": "V1",
     "vllm.v1.worker.gpu.model_runner.GPUModelRunner": "V2",
+    "vllm.v1.worker.cpu_model_runner.CPUModelRunner": "V1",
+    "vllm.v1.worker.cpu.model_runner.CPUModelRunner": "V2",
 }
 Told = Mapping[str, Any]
 

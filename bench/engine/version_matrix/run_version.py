@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,24 +72,15 @@ def run_gpu(
 ) -> Iterator[dict[str, Any]]:
     """On one machine of simulated GPUs, with vLLM imported once."""
     build_runtime(python=bench.python, progress=say)
-    with turn():
-        hosting = hosted_gpu(bench.python, bench.folder)
-        world, host = hosting.__enter__()
-    try:
+    with ExitStack() as stack:
+        with turn():
+            world, host = stack.enter_context(hosted_gpu(bench.python, bench.folder))
         say(f"vLLM is imported: {', '.join(host.imported)}")
-        hosted = Bench(
-            python=bench.python,
-            model=bench.model,
-            folder=bench.folder,
-            limit_s=bench.limit_s,
-            make_run=host.make_run,
-        )
+        hosted = replace(bench, make_run=host.make_run)
         runner = CaseRunner(Runner(hosted, world, say), say, turn)
         for case in cases(target):
             if not wanted or case.key in wanted:
                 yield runner.run(case)
-    finally:
-        hosting.__exit__(None, None, None)
 
 
 def remove_model(folder: Path) -> None:
