@@ -23,12 +23,12 @@ PRELUDE = """
 from memacct.accounting.consumption import ConsumptionFollower, Reading
 from memacct.accounting.equation import device_equation
 from memacct.accounting.foreign import foreign_changes
-from memacct.integrations.vllm import _family, register_sibling
+from memacct.integrations.vllm import _family, _family_siblings, register_sibling
 
 def reading_now():
     device = _core.read_device(0)
     return Reading(
-        free_bytes=device.free_bytes, device=device, siblings=_family.siblings_on(device)
+        free_bytes=device.free_bytes, device=device, siblings=_family_siblings.siblings_on(device)
     )
 
 def begin():
@@ -43,7 +43,7 @@ def account():
     reading, baseline = reading_now(), follower.baseline.device
     found = follower.follow(reading)
     rows = device_equation(reading.device, baseline=baseline, siblings=follower.siblings)
-    engine = _family.engine_processes(reading.device, baseline, follower.siblings)
+    engine = _family_siblings.engine_processes(reading.device, baseline, follower.siblings)
     return {
         "consumed": found.consumed_bytes, "source": found.source, "reason": found.reason,
         "grown": follower.last_grown_bytes,
@@ -51,7 +51,7 @@ def account():
         "engine": {row.pid: [row.owner, row.role, row.since_start_bytes] for row in engine},
         "foreign": {c.pid: c.delta_bytes for c in
                     foreign_changes(baseline, reading.device, follower.siblings)},
-        "why": _family.why_siblings_unknown(reading.device),
+        "why": _family_siblings.why_siblings_unknown(reading.device),
     }
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memacct.integrations.vllm import _family, _family_hooks, register_sibling
+from memacct.integrations.vllm import _family, _family_hooks, _family_siblings, register_sibling
 from memacct.integrations.vllm._family import ID_VARIABLE, PROCESS_VARIABLE, Family
 from memacct.integrations.vllm._family_files import FOLDER_VARIABLE, Entry, Registry, sweep
 from memacct.integrations.vllm._family_processes import (
@@ -273,7 +273,7 @@ def test_an_unusable_folder_is_said_once_and_ends_nothing(
     _family.begin_engine("LLM_CLASS")
     _family.join_engine_core(None)
     assert _family.family.entries() == []
-    assert "not usable" in _family.why_siblings_unknown(None)
+    assert "not usable" in _family_siblings.why_siblings_unknown(None)
     assert sum("not usable" in record.message for record in caplog.records) == 1
 
 

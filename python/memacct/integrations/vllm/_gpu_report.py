@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memacct._units import format_bytes
 from memacct.accounting.equation import engine_equation
 from memacct.accounting.foreign import ForeignChange, foreign_changes
-from memacct.integrations.vllm import _family
+from memacct.integrations.vllm import _family_siblings
 from memacct.report.text import render_equation
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class GPUReport:
             foreign_delta_bytes=session.measured_grown_bytes(free),
             engine=()
             if now.device is None
-            else _family.engine_processes(now.device, baseline.device, siblings),
-            siblings_reason=_family.why_siblings_unknown(now.device),
+            else _family_siblings.engine_processes(now.device, baseline.device, siblings),
+            siblings_reason=_family_siblings.why_siblings_unknown(now.device),
         )
 
     def text(self) -> str:

@@ -19,7 +19,7 @@ from memacct._errors import BudgetError
 from memacct._units import format_bytes
 from memacct.accounting.budget import BudgetTerms, decide_budget
 from memacct.accounting.consumption import ConsumptionFollower, Reading
-from memacct.integrations.vllm import _family, _family_hooks, _gpu_hooks
+from memacct.integrations.vllm import _family, _family_hooks, _family_siblings, _gpu_hooks
 from memacct.integrations.vllm._after_start import AfterStart
 from memacct.integrations.vllm._cache_sizes import CacheSizes
 from memacct.integrations.vllm._facts import engine_facts
@@ -116,7 +116,7 @@ class GPUSession:
             free_bytes=free_bytes,
             device=device,
             allocator_reserved_bytes=reserved,
-            siblings=() if device is None else _family.siblings_on(device),
+            siblings=() if device is None else _family_siblings.siblings_on(device),
         )
 
     def grown_bytes(self, free_bytes: int) -> int:
