@@ -95,9 +95,9 @@ def _siblings_on(device: DeviceMemory, session: Any) -> tuple[Sibling, ...]:
     """The engine's other processes there, which only a followed worker knows."""
     if getattr(session, "follower", None) is None:
         return ()
-    from memacct.integrations.vllm import _family
+    from memacct.integrations.vllm import _family_siblings
 
-    known = (*session.follower.siblings, *_family.siblings_on(device))
+    known = (*session.follower.siblings, *_family_siblings.siblings_on(device))
     return tuple({sibling.pid: sibling for sibling in known}.values())
 
 
