@@ -1,9 +1,8 @@
 """What must have come of a random start, by arithmetic from what was true when.
 
-An engine of its own memory's making takes, whatever its neighbours do, what it takes alone. Only
-where that is not there any more it takes less, and says so; and only where vLLM's own first
-reading finds less than was asked for it does not start, as it would not beside a neighbour that
-stands still.
+An engine that measures its own memory takes, whatever its neighbours do, what it takes alone. Only
+where that is not there it takes less, and says so: at its first reading, if less is free than it
+is to ask for (a stock engine is refused there), and when it decides the size of its KV cache.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 MARGIN_BYTES = 128 * MIB
 REFUSAL = "ValueError: Free memory on device"
+LOWERED = "memacct: the start goes on with"
 NO_MEMORY = ("out of memory", "OutOfMemory")
 
 
@@ -40,15 +40,11 @@ def judge(seen: Observation, isolated: Alone, second_alone: Alone) -> Verdict:
     """Holds a native start to the law."""
     result = seen.result
     broken = [*_memory_ran_out(result, "the engine")]
-    refusals = _refusals(seen, isolated)
-    if not result.served:
-        outcome = "refused" if (result.error or "").startswith(REFUSAL) else "failed"
-        if outcome == "failed" or True not in refusals:
-            broken.append(f"it did not start: {result.error}")
-    else:
-        if refusals == {True}:
-            broken.append("it started although its first reading found less than its budget")
+    outcome = "failed"
+    if result.served:
         outcome = _judge_size(seen, isolated, broken)
+    else:
+        broken.append(f"it did not start: {result.error}")
     broken += _judge_second(seen, second_alone)
     return Verdict(outcome=outcome, broken=tuple(broken))
 
@@ -60,14 +56,14 @@ def describe(seen: Observation, isolated: Alone) -> str:
         error = result.error or ""
         if error.startswith(REFUSAL):
             return "refused"
-        return f"aborted: {_short(error)}"
+        return f"aborted: {_in_short(error)}"
     difference = result.kv_cache_bytes - isolated.kv_cache_bytes
     if abs(difference) <= TOLERANCE_BYTES:
         return "as alone"
     return f"KV cache {difference / GIB:+.2f} GiB"
 
 
-def _short(error: str) -> str:
+def _in_short(error: str) -> str:
     text = error.removeprefix("AssertionError: ").removeprefix("ValueError: ")
     return text.split(".")[0][:60]
 
@@ -77,50 +73,50 @@ def _memory_ran_out(result: EngineResult, who: str) -> list[str]:
     return [f"{who}: {words!r} in its log" for words in NO_MEMORY if words in log]
 
 
-def _refusals(seen: Observation, isolated: Alone) -> set[bool]:
-    """Whether vLLM's first reading can find less than was asked for; both where it depends."""
-    requested = isolated.result.workers[0]["requested_bytes"]
-    others = window(seen, "measure begins", "measure ends")
-    if seen.second is not None:
-        return {False}
-    return {DEVICE_BYTES - isolated.baseline_own_bytes - held < requested for held in others}
-
-
 def _judge_size(seen: Observation, isolated: Alone, broken: list[str]) -> str:
     found = seen.result.kv_cache_bytes or 0
-    shortfalls = {0} if seen.second is not None else _shortfalls(seen, isolated)
+    missing = {0} if seen.second is not None else _missing(seen, isolated)
     # To the page: vLLM divides its budget into blocks.
-    exact = [
-        short
-        for short in shortfalls
-        if abs(isolated.kv_cache_bytes - short - found) <= TOLERANCE_BYTES
-    ]
-    if not exact:
+    if not any(
+        abs(isolated.kv_cache_bytes - short - found) <= TOLERANCE_BYTES for short in missing
+    ):
         difference = (found - isolated.kv_cache_bytes) / MIB
-        expected = sorted(round(-short / MIB, 2) for short in shortfalls)
+        expected = sorted(round(-short / MIB, 2) for short in missing)
         broken.append(f"KV cache {difference:+.2f} MiB of alone, not one of {expected[:4]}")
-    clamped = found < isolated.kv_cache_bytes - TOLERANCE_BYTES
-    said = clamp_warning(seen.result) is not None
-    if clamped and not said:
+    smaller = found < isolated.kv_cache_bytes - TOLERANCE_BYTES
+    lowered = LOWERED in seen.result.log()
+    clamped = clamp_warning(seen.result) is not None
+    if smaller and not (lowered or clamped):
         broken.append("the KV cache is smaller, and no warning says so")
-    if said and shortfalls == {0}:
-        broken.append("clamped although it fits")
-    return "clamped" if clamped else "as alone"
+    if (lowered or clamped) and missing == {0}:
+        broken.append("made smaller although it fits")
+    if not smaller:
+        return "as alone"
+    return "lowered" if lowered else "clamped"
 
 
-def _shortfalls(seen: Observation, isolated: Alone) -> set[int]:
-    """By how much the isolated KV cache may not have fitted when the budget was decided."""
-    worker = isolated.result.workers[0]
+def _missing(seen: Observation, isolated: Alone) -> set[int]:
+    """How much of the isolated KV cache may not have been there, for every possible order."""
     decided = "profile_cudagraph_memory ends"
     if decided not in {mark.name for mark in marks(seen.result)}:
         decided = "profile_run ends"
-    found = set()
-    for first in window(seen, "measure begins", "measure ends"):
-        for now in window(seen, decided, "determine_available_memory ends"):
-            free = DEVICE_BYTES - isolated.decided_own_bytes - now
-            fits = free - worker["peak_activation_bytes"] - MARGIN_BYTES
-            found.add(min(max(0, now - first), max(0, worker["available_bytes"] - fits)))
-    return found
+    return {
+        _short(isolated, first, now)
+        for first in window(seen, "measure begins", "measure ends")
+        for now in window(seen, decided, "determine_available_memory ends")
+    }
+
+
+def _short(isolated: Alone, first: int, now: int) -> int:
+    """The same for what others held at the first reading and when the budget was decided."""
+    worker = isolated.result.workers[0]
+    requested, wanted = worker["requested_bytes"], worker["available_bytes"]
+    free = DEVICE_BYTES - isolated.baseline_own_bytes - first
+    lowered = requested - (free - MARGIN_BYTES) if free < requested else 0
+    free = DEVICE_BYTES - isolated.decided_own_bytes - now
+    fits = free - worker["peak_activation_bytes"] - MARGIN_BYTES
+    clamped = min(max(0, now - first), max(0, wanted - lowered - fits))
+    return int(lowered + clamped)
 
 
 def _judge_second(seen: Observation, alone: Alone) -> list[str]:
