@@ -112,7 +112,10 @@ def draw(seed: int) -> Plan:
         return replace(plan, races=_races(chance, holds))
     moves = _steps(chance, room, holds)
     if sort == "crowded":
-        return replace(plan, moves=(*moves, _crowding(chance, room, holds)))
+        # What is taken after the budget was decided, no budget can leave room for.
+        early = tuple(replace(move, early=True) for move in moves if move.action == "allocate")
+        late = tuple(move for move in moves if move.action != "allocate")
+        return replace(plan, moves=(*early, *late, _crowding(chance, room, holds)))
     if sort == "refused":
         return _refused(chance, plan)
     if sort == "second engine":
