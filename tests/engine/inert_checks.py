@@ -5,6 +5,7 @@ Prints JSON: each attribute of a vLLM module or class that is another object tha
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import sys
@@ -14,6 +15,16 @@ from typing import Any
 
 import torch
 from vllm.plugins import load_general_plugins
+
+# All that the plugin hooks, and where GPU workers live.
+MODULES = (
+    "vllm.engine.arg_utils",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.abstract",
+    "vllm.v1.worker.gpu_model_runner",
+    "vllm.v1.worker.gpu_worker",
+    "vllm.v1.worker.worker_base",
+)
 
 
 def owners() -> dict[str, Any]:
@@ -52,6 +63,8 @@ def described(name: str, before: Any, after: Any) -> dict[str, Any]:
 
 
 def main() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
     before = attributes()
     modules = set(sys.modules)
     threads = threading.active_count()
