@@ -130,6 +130,7 @@ class WarmEngines:
             stale.unlink()
         extra = {
             "MEMACCT_REPORT_DIR": str(folder / "memacct"),
+            "MEMACCT_STAGE_DIR": str(folder),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             **options.environ,
         }
