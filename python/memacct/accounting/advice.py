@@ -7,11 +7,11 @@ changes one term of it and leaves the others; where it says nothing, no value of
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from memacct._units import format_bytes
+from memacct.accounting.budget import requested_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,15 +117,6 @@ class Suggestion:
     value: float | int | str
     text: str
     is_estimate: bool = False
-
-
-def requested_bytes(total_bytes: int, utilization: float) -> int:
-    """Returns what an engine asks for of a device.
-
-    Source: vLLM's ``request_memory`` (0.14.1 to 0.33.0). Before, the product was not rounded
-    up, which fits wherever this does.
-    """
-    return math.ceil(total_bytes * utilization)
 
 
 def utilization_at_most(total_bytes: int, limit_bytes: int) -> float | None:

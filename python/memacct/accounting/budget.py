@@ -7,6 +7,7 @@ free now, by one of three policies.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -85,6 +86,15 @@ class EngineBudget:
     waited_s: float
     candidates: tuple[BudgetCandidate, ...]
     reason: str
+
+
+def requested_bytes(total_bytes: int, utilization: float) -> int:
+    """Returns what an engine asks for of a device.
+
+    Source: vLLM's ``request_memory`` (0.14.1 to 0.33.0). Before, the product was not rounded
+    up, which fits wherever this does.
+    """
+    return math.ceil(total_bytes * utilization)
 
 
 def wall_pause(seconds: float) -> float:

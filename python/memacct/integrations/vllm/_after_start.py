@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
-from memacct.accounting.waiting import wait_until_free
 from memacct.integrations.torch._sleeping import sleeping_pools
 from memacct.integrations.vllm._hooks import wrap
 from memacct.integrations.vllm._own_time import own_time
@@ -87,19 +87,19 @@ class AfterStart:
         return now[1] > before[1]
 
     def _tell_sleep(self, before: tuple[int | None, int]) -> None:
-        shortfall = self.session.shortfall
+        view = self.session.shortfall.view()
         own, _ = self._own_bytes()
         freed = None if before[0] is None or own is None else before[0] - own
-        engine = shortfall.holding(examined=False)
+        table, rows = view.table(view.holding(examined=False))
         told = "" if freed is None else f", {format_bytes(freed)} less than before"
         held = "an unknown amount" if own is None else format_bytes(own)
         logger.info(
             "memacct: asleep, this process still holds %s%s:\n%s",
             held,
             told,
-            shortfall.table(engine),
+            table,
         )
-        self._record("sleep", own_bytes=own, freed_bytes=freed, rows=shortfall.last_rows)
+        self._record("sleep", own_bytes=own, freed_bytes=freed, rows=[asdict(row) for row in rows])
 
     # ---------------------------------------------------------------- waking
 
@@ -138,8 +138,10 @@ class AfterStart:
             format_bytes(wanted),
             _missing(free, wanted),
             wait_s,
-            self.session.shortfall.holders_text(),
+            self.session.shortfall.view().holders_text(),
         )
+        from memacct.accounting.waiting import wait_until_free
+
         waited = wait_until_free(self.session.raw_free, wanted, wait_s=wait_s)
         logger.warning(
             "memacct: waited %.1f s, and %s are free.",

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from memacct import _core
 from memacct._units import format_bytes
-from memacct.accounting.advice import (
-    CacheTerms,
-    Neighbour,
-    OtherDevice,
-    Surroundings,
-    advise_budget,
-    advise_cache,
-    advise_start,
-    advise_wait,
-    requested_bytes,
-)
-from memacct.accounting.equation import EquationRow
-from memacct.accounting.holders import EngineHolding, OtherProcess, holder_rows
 from memacct.accounting.movements import Movements
-from memacct.integrations.torch._sleeping import sleeping_pools
-from memacct.integrations.vllm._processes import process_name
 from memacct.integrations.vllm._report_file import add_to_report
 from memacct.integrations.vllm._witness import report_name
-from memacct.report.text import render_equation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memacct._core import DeviceMemory
     from memacct.accounting.advice import Suggestion
-    from memacct.accounting.consumption import Reading
+    from memacct.accounting.holders import EngineHolding
     from memacct.integrations.vllm._gpu_session import GPUSession
+    from memacct.integrations.vllm._shortfall_view import DeviceView
 
 logger = logging.getLogger("vllm.memacct")
 
@@ -52,8 +33,6 @@ class Shortfall:
         #: What vLLM's arithmetic gave the KV cache, and what was left of it by the cap.
         self.wanted_bytes: int | None = None
         self.available_bytes: int | None = None
-        #: The rows of the last table: name, bytes now, since the start.
-        self.last_rows: list[dict[str, Any]] = []
         self._has_explained = False
 
     def restart(self) -> None:
@@ -63,12 +42,22 @@ class Shortfall:
         self.asked_utilization = self.wanted_bytes = self.available_bytes = None
         self.movements, self._has_explained = Movements(), False
 
+    def view(self) -> DeviceView:
+        """Returns the device as it is now."""
+        # Here, as all that imports advice: most starts have nothing to explain.
+        from memacct.integrations.vllm._shortfall_view import DeviceView
+
+        return DeviceView(self.session, self)
+
     # ---------------------------------------------------------------- explaining
 
     def explain_start(self, free_bytes: int, wanted_bytes: int, *, level: int) -> None:
         """Logs why less than ``wanted_bytes`` is free at the start, and what would help."""
-        around = self.surroundings(free_bytes)
-        engine = self.holding(requested_bytes=wanted_bytes)
+        from memacct.accounting.advice import advise_start
+
+        view = self.view()
+        around = view.surroundings(free_bytes)
+        engine = view.holding(requested_bytes=wanted_bytes)
         self._tell(
             f"vLLM asks for {format_bytes(wanted_bytes)} of this GPU "
             f"(gpu_memory_utilization={around.utilization:g}), and "
@@ -81,11 +70,14 @@ class Shortfall:
 
     def explain_cache(self, needed_bytes: int, model_len: int, fitting_model_len: int) -> None:
         """Logs why the KV cache is too small for one request, and what would help."""
-        terms = self.cache_terms(needed_bytes, model_len, fitting_model_len)
+        from memacct.accounting.advice import advise_cache
+
+        view = self.view()
+        terms = view.cache_terms(needed_bytes, model_len, fitting_model_len)
         if terms is None or terms.short_bytes <= 0:
             return
-        around = self.surroundings(self._free_at_a_start())
-        engine = self.holding(planned=True, kv_cache_bytes=needed_bytes)
+        around = view.surroundings(view.free_at_a_start())
+        engine = view.holding(planned=True, kv_cache_bytes=needed_bytes)
         self._tell(
             f"the KV cache needs {format_bytes(needed_bytes)} for one request of {model_len} "
             f"tokens, and there are {format_bytes(terms.available_bytes)} for it: "
@@ -97,20 +89,26 @@ class Shortfall:
 
     def explain_waking(self, what: str, short_bytes: int, *, level: int) -> None:
         """Logs why waking up takes more than is free."""
+        from memacct.accounting.advice import advise_wait
+
         self._has_explained = False
-        around = self.surroundings(self.session.raw_free())
+        view = self.view()
+        around = view.surroundings(self.session.raw_free())
         suggestions = tuple(advise_wait(around.neighbours, short_bytes))
-        self._tell(what, self.holding(), suggestions, level=level)
+        self._tell(what, view.holding(), suggestions, level=level)
 
     def explain_budget(self, what: str, short_bytes: int) -> None:
         """Logs why the budget exceeds what is free after profiling, and what would help."""
-        around = self.surroundings(self._free_at_a_start())
-        engine = self.holding(planned=True, kv_cache_bytes=self.wanted_bytes or 0)
+        from memacct.accounting.advice import advise_budget
+
+        view = self.view()
+        around = view.surroundings(view.free_at_a_start())
+        engine = view.holding(planned=True, kv_cache_bytes=self.wanted_bytes or 0)
         self._tell(what, engine, advise_budget(around, short_bytes), level=logging.ERROR)
 
     def explain(self, what: str, *, level: int = logging.ERROR) -> None:
         """Logs who holds what, for a refusal that no single number decides."""
-        self._tell(what, self.holding(planned=True), (), level=level)
+        self._tell(what, self.view().holding(planned=True), (), level=level)
 
     def _tell(
         self, what: str, engine: EngineHolding, suggestions: Sequence[Suggestion], *, level: int
@@ -119,7 +117,8 @@ class Shortfall:
             if self._has_explained:
                 return  # one refusal passes several places
             self._has_explained = True
-        lines = [f"memacct: {what}.", self.table(engine)]
+        table, rows = self.view().table(engine)
+        lines = [f"memacct: {what}.", table]
         if suggestions:
             lines.append("Each of these alone makes it fit, all else being as it is now:")
             lines += [f"  {suggestion.text}" for suggestion in suggestions]
@@ -127,219 +126,7 @@ class Shortfall:
         told = {
             "story": what,
             "suggestions": [asdict(suggestion) for suggestion in suggestions],
-            "rows": self.last_rows,
+            "rows": [asdict(row) for row in rows],
         }
         folder = self.session.config.report_dir
         add_to_report(folder, report_name(self.session.worker), {"shortfall": told})
-
-    # ---------------------------------------------------------------- reading
-
-    def table(self, engine: EngineHolding) -> str:
-        """Returns who holds what on the device, now."""
-        free, total = torch.cuda.mem_get_info(self.session.device_ordinal)
-        reading = self.session.read(free)
-        device = reading.device
-        rows: Sequence[EquationRow]
-        if device is None:
-            rows = _untold_rows(free, total, engine)
-        else:
-            total = device.total_bytes
-            self.movements.add(device)
-            others = self._others(device)
-            rows = holder_rows(
-                device,
-                engine,
-                baseline=self.baseline_device,
-                siblings=reading.siblings,
-                others=others,
-            )
-        self.last_rows = [asdict(row) for row in rows]
-        return render_equation(rows, total)
-
-    def holders_text(self) -> str:
-        """Returns in a sentence which other processes hold how much; "" where nobody is told."""
-        free = self.session.raw_free()
-        found = self._neighbours(self.session.read(free))
-        known = sorted(
-            ((n.held_bytes, n) for n in found if n.held_bytes), key=lambda pair: -pair[0]
-        )
-        told = ", ".join(f"{neighbour} {format_bytes(held)}" for held, neighbour in known[:5])
-        return f"Others hold: {told}." if told else ""
-
-    @property
-    def baseline_device(self) -> DeviceMemory | None:
-        """The driver's reading at the baseline."""
-        follower = self.session.follower
-        return None if follower is None else follower.baseline.device
-
-    def holding(
-        self,
-        *,
-        planned: bool = False,
-        examined: bool = True,
-        kv_cache_bytes: int = 0,
-        requested_bytes: int = 0,
-    ) -> EngineHolding:
-        """Returns what this engine holds.
-
-        Args:
-            planned: and what its steps and graphs will take.
-            examined: and what of torch's cache is fragmented, which takes up to some tenths of
-                a second.
-            kv_cache_bytes: the KV cache, still to be taken.
-            requested_bytes: all of what was asked for, still to be taken.
-        """
-        ordinal = self.session.device_ordinal
-        runner = getattr(self.session.worker, "model_runner", None)
-        measured = planned and hasattr(self.session.worker, "peak_activation_memory")
-        return EngineHolding(
-            weights_bytes=int(getattr(runner, "model_memory_usage", 0)),
-            allocated_bytes=torch.cuda.memory_allocated(ordinal),
-            reserved_bytes=torch.cuda.memory_reserved(ordinal),
-            pinned_bytes=_pinned_bytes(ordinal) if examined else None,
-            asleep_bytes=_asleep_bytes(ordinal),
-            activations_peak_bytes=self.session.activations_peak_bytes if measured else 0,
-            graphs_bytes=self.session.graphs_bytes if measured else 0,
-            kv_cache_bytes=kv_cache_bytes,
-            requested_bytes=requested_bytes,
-        )
-
-    def surroundings(self, free_bytes: int) -> Surroundings:
-        """Returns what is around the engine; ``free_bytes``: what a start finds free."""
-        free, total = torch.cuda.mem_get_info(self.session.device_ordinal)
-        reading = self.session.read(free)
-        device = reading.device
-        baseline = self.baseline_device or device
-        utilization = self.asked_utilization
-        if utilization is None:
-            utilization = float(self.session.worker.cache_config.gpu_memory_utilization)
-        return Surroundings(
-            total_bytes=int(total),
-            free_bytes=free_bytes,
-            utilization=utilization,
-            context_bytes=None if baseline is None else baseline.own_bytes,
-            neighbours=self._neighbours(reading),
-            others=self._other_devices(device),
-        )
-
-    def cache_terms(
-        self, needed_bytes: int, model_len: int, fitting_model_len: int
-    ) -> CacheTerms | None:
-        """Returns what decides whether the KV cache fits; None before it was measured."""
-        if self.wanted_bytes is None or self.available_bytes is None:
-            return None
-        worker = self.session.worker
-        _, total = torch.cuda.mem_get_info(self.session.device_ordinal)
-        utilization = float(worker.cache_config.gpu_memory_utilization)
-        scheduler = worker.vllm_config.scheduler_config
-        return CacheTerms(
-            consumed_bytes=requested_bytes(int(total), utilization) - self.wanted_bytes,
-            needed_bytes=needed_bytes,
-            available_bytes=self.available_bytes,
-            activations_peak_bytes=self.session.activations_peak_bytes,
-            batched_tokens_count=getattr(scheduler, "max_num_batched_tokens", None),
-            fewest_tokens_count=_fewest_tokens(scheduler, model_len),
-            model_len=model_len,
-            fitting_model_len=fitting_model_len,
-        )
-
-    def _free_at_a_start(self) -> int:
-        follower = self.session.follower
-        free = self.session.raw_free()
-        if follower is None:
-            return free
-        return int(follower.baseline.free_bytes) - self.session.grown_bytes(free)
-
-    def _others(self, device: DeviceMemory) -> dict[int, OtherProcess]:
-        baseline = self.baseline_device
-        listed = [*device.processes, *([] if baseline is None else baseline.processes)]
-        return {
-            process.pid: OtherProcess(
-                name=process_name(process.pid, device), moved=self.movements.last_move(process.pid)
-            )
-            for process in listed
-            if process.owner == "foreign"
-        }
-
-    def _neighbours(self, reading: Reading) -> tuple[Neighbour, ...]:
-        device = reading.device
-        if device is None:
-            return ()
-        ours = {sibling.pid for sibling in reading.siblings}
-        baseline = self.baseline_device
-        then = {p.pid: p.process_used_bytes for p in baseline.processes} if baseline else {}
-        found = []
-        for process in device.processes:
-            if process.owner != "foreign" or process.pid in ours:
-                continue
-            now, before = process.process_used_bytes, then.get(process.pid, 0)
-            found.append(
-                Neighbour(
-                    pid=process.pid,
-                    held_bytes=now,
-                    grown_bytes=None if now is None or before is None else now - before,
-                    name=process_name(process.pid, device),
-                )
-            )
-        return tuple(found)
-
-    def _other_devices(self, own: DeviceMemory | None) -> tuple[OtherDevice, ...]:
-        if own is None or not _uses_one_device(self.session.worker):
-            return ()
-        return tuple(
-            OtherDevice(
-                index=other.index,
-                uuid=other.uuid,
-                total_bytes=other.total_bytes,
-                free_bytes=other.free_bytes,
-            )
-            for other in _core.read_devices("all")
-            if other.uuid != own.uuid and other.parent_uuid == own.parent_uuid
-        )
-
-
-def _pinned_bytes(ordinal: int) -> int | None:
-    from memacct.integrations.torch import fragmentation
-
-    try:
-        found = fragmentation(ordinal)
-    except Exception:  # noqa: BLE001 (its text is one clause of the table)
-        return None
-    if found.pinned_bytes is None or found.private_bytes is None:
-        return None
-    return found.pinned_bytes + found.private_bytes
-
-
-def _asleep_bytes(ordinal: int) -> int:
-    pools = sleeping_pools(ordinal)
-    return 0 if pools is None else pools.unmapped_bytes or 0
-
-
-def _uses_one_device(worker: Any) -> bool:
-    parallel = worker.vllm_config.parallel_config
-    sizes = ("world_size", "data_parallel_size")
-    return all(getattr(parallel, name, 1) == 1 for name in sizes)
-
-
-def _fewest_tokens(scheduler: Any, model_len: int) -> int:
-    # vLLM refuses fewer tokens than sequences, and, without chunking, than the longest prompt.
-    fewest = int(getattr(scheduler, "max_num_seqs", 1))
-    chunks = getattr(scheduler, "enable_chunked_prefill", True)
-    return fewest if chunks else max(fewest, model_len)
-
-
-def _untold_rows(free: int, total: int, engine: EngineHolding) -> list[EquationRow]:
-    """The table where the driver's account cannot be read: CUDA's numbers and torch's."""
-    reserved, allocated = engine.reserved_bytes or 0, engine.allocated_bytes or 0
-    rest, planned = total - free - reserved, engine.planned_bytes
-    return [
-        _row("torch allocated", allocated, allocated, "this process"),
-        _row("torch cached", reserved - allocated, reserved - allocated, "this process"),
-        _row("all else", rest, rest, "others, and what of this process torch does not know"),
-        _row("still to come", 0, planned, "this process"),
-        _row("free", free, free - planned, "cudaMemGetInfo"),
-    ]
-
-
-def _row(name: str, now: int, planned: int, source: str) -> EquationRow:
-    return EquationRow(name=name, now_bytes=now, planned_bytes=planned, source=source)

@@ -16,8 +16,7 @@ import torch
 
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
-from memacct.accounting.advice import requested_bytes
-from memacct.accounting.waiting import wait_until_free
+from memacct.accounting.budget import requested_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,8 +81,10 @@ def _could_ever_fit(session: GPUSession, snapshot: Any, wanted: int) -> bool:
 
 
 def _wait(session: GPUSession, snapshot: Any, wanted: int) -> None:
+    from memacct.accounting.waiting import wait_until_free
+
     free = int(snapshot.free_memory)
-    holders = session.shortfall.holders_text()
+    holders = session.shortfall.view().holders_text()
     logger.warning(
         "memacct: %s; waiting for up to %g s. %s", _story(free, wanted), session.config.wait_s,
         holders,
