@@ -296,10 +296,16 @@ def _table(text: str) -> Cells:
 def _pmap_holding_still(pid: int, flag: str) -> Iterator[subprocess.Popen[bytes]]:
     """pmap, once it has read all and waits to be read: it maps libraries that others map too."""
     command = [pmap_program(), flag, "-p", str(pid)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"LC_ALL": "C.UTF-8"}) as pmap:
+    # Small before it starts: a pipe that holds more than a page by then cannot be made one.
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    environ = {"LC_ALL": "C.UTF-8"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=environ, pipesize=page_bytes
+    ) as pmap:
         assert pmap.stdout is not None
         pipe = pmap.stdout.fileno()
-        capacity = fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
+        capacity = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+        assert capacity == page_bytes
 
         def waits() -> bool:
             held = fcntl.ioctl(pipe, termios.FIONREAD, struct.pack("i", 0))
