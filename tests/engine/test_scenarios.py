@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}
-OVERHEAD_BUDGET_NS = 50_000_000
+OVERHEAD_BUDGET_NS = 75_000_000  # of a start's tens of seconds, in each process
 EXACT = [scenario for scenario in SCENARIOS if not scenario.clamps]
 
 
@@ -95,11 +95,10 @@ def test_native_writes_a_report_for_each_worker(starts: Starts, scenario: Scenar
         assert ranks[0]["final_bytes"] >= result.kv_cache_bytes > 0
 
 
-def test_native_adds_less_than_50_ms_to_a_start(starts: Starts) -> None:
-    rows = [row for scenario in SCENARIOS for row in starts.rows(scenario)]
-    held_up_ns = [row.native_overhead_ns for row in rows if row.native_overhead_ns is not None]
-    computed_ns = [row.native_overhead_cpu_ns for row in rows if row.native_overhead_cpu_ns]
-    assert len(held_up_ns) == len(computed_ns) == len(rows)
-    assert max(computed_ns) < OVERHEAD_BUDGET_NS
+def test_native_adds_less_than_75_ms_to_each_process_of_a_start(starts: Starts) -> None:
+    results = [result for scenario in SCENARIOS for result in starts.outcomes(scenario, "native")]
+    told = [report for result in results for report in reports(result)]
+    assert {report["pid"] for report in told} > {w["pid"] for r in results for w in r.workers}
+    assert max(report["overhead_cpu_ns"] for report in told) < OVERHEAD_BUDGET_NS
     # A single start may have waited for a processor; half of them have not.
-    assert median(held_up_ns) < OVERHEAD_BUDGET_NS
+    assert median(report["overhead_ns"] for report in told) < OVERHEAD_BUDGET_NS

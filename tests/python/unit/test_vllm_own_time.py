@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 
 from memacct.integrations.vllm._own_time import OwnTime
@@ -46,3 +48,30 @@ def test_an_open_block_counts_so_far() -> None:
         assert so_far.cpu_ns >= SPIN_NS
         compute()
     assert own.spent().cpu_ns >= so_far.cpu_ns + SPIN_NS
+
+
+def test_a_forked_child_begins_anew() -> None:
+    own = OwnTime()
+    with own:
+        compute()
+    child = os.fork()
+    if child == 0:
+        with own:
+            pass
+        os._exit(0 if own.spent().cpu_ns < SPIN_NS else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert own.spent().cpu_ns >= SPIN_NS
+
+
+def test_no_collection_begins_inside_and_all_is_as_before_after() -> None:
+    own = OwnTime()
+    with own, own:
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with own:
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

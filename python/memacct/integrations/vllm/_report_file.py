@@ -58,7 +58,7 @@ def write_report(folder: str | None, name: str, data: Mapping[str, Any]) -> None
     path = Path(folder) / f"vllm-{os.getpid()}-{_file_name(name)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1))
+    part.write_text(json.dumps(record))
     part.replace(path)
 
 
