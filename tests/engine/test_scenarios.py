@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}
-OVERHEAD_BUDGET_NS = 75_000_000  # of a start's tens of seconds, in each process
+OVERHEAD_BUDGET_NS = 100_000_000  # of a start's tens of seconds, in each process
 EXACT = [scenario for scenario in SCENARIOS if not scenario.clamps]
 
 
@@ -95,7 +95,7 @@ def test_native_writes_a_report_for_each_worker(starts: Starts, scenario: Scenar
         assert ranks[0]["final_bytes"] >= result.kv_cache_bytes > 0
 
 
-def test_native_adds_less_than_75_ms_to_each_process_of_a_start(starts: Starts) -> None:
+def test_native_adds_less_than_100_ms_to_each_process_of_a_start(starts: Starts) -> None:
     results = [result for scenario in SCENARIOS for result in starts.outcomes(scenario, "native")]
     told = [report for result in results for report in reports(result)]
     assert {report["pid"] for report in told} > {w["pid"] for r in results for w in r.workers}
