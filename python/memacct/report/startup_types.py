@@ -104,10 +104,7 @@ class TreeNode:
         Raises:
             KeyError: there is none.
         """
-        for node in self.walk():
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return _first(self.walk(), name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +162,7 @@ class StartTree:
         Raises:
             KeyError: there is none.
         """
-        for node in self.walk():
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return _first(self.walk(), name)
 
     def as_data(self) -> dict[str, Any]:
         """Returns plain data: what JSON can hold."""
@@ -183,3 +177,10 @@ class StartTree:
         from memacct.report.startup_text import render_tree
 
         return render_tree(self)
+
+
+def _first(nodes: Iterator[TreeNode], name: str) -> TreeNode:
+    for node in nodes:
+        if node.name == name:
+            return node
+    raise KeyError(name)
