@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Annotated
 
 import typer
 
-from memacct._errors import MemacctError
-from memacct.cli import _blackbox, _broker, _demo, _report, _sim
+from memacct.cli._commands import Commands
 
 app = typer.Typer(
     name="memacct",
+    cls=Commands,
     help="Whose memory is it? Memory accounting of processes and GPUs.",
+    epilog="Exit status: 0 done; 1 done, and the answer is bad news; 2 wrong usage, or it cannot "
+    "be done; 130 interrupted. What runs a program ends as the program does.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.add_typer(_blackbox.app, name="blackbox")
-app.add_typer(_sim.app, name="sim")
-app.command()(_demo.demo)
-app.command()(_broker.broker)
-app.command()(_report.report)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from memacct._core import __version__
+
+        print(f"memacct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_version
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
-    """Runs the command line; an error of memacct is one sentence on stderr."""
-    try:
-        app()
-    except (MemacctError, ValueError) as error:
-        print(f"memacct: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Runs the command line."""
+    app(prog_name="memacct")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from memacct._errors import MemacctError, SourceUnavailableError
-
-_WRONG, _INTERRUPTED = 2, 130
+from memacct._errors import SourceUnavailableError
+from memacct.cli._commands import BAD_NEWS
 
 
 def report(
@@ -31,15 +29,8 @@ def report(
     Exit status: 0 all is well; 1 a report is missing or unreadable, or a start failed, fell back
     to vLLM's own profiling or had its KV cache clamped; 2 wrong usage, or no reports there.
     """
-    try:
-        fine = _show(folder, as_json=as_json, last=last, tree=tree)
-    except MemacctError as error:
-        print(f"memacct: {error}", file=sys.stderr)
-        raise typer.Exit(_WRONG) from None
-    except KeyboardInterrupt:
-        print("memacct: interrupted", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED) from None
-    raise typer.Exit(0 if fine else 1)
+    fine = _show(folder, as_json=as_json, last=last, tree=tree)
+    raise typer.Exit(0 if fine else BAD_NEWS)
 
 
 def _show(folder: Path, *, as_json: bool, last: bool, tree: bool) -> bool:
