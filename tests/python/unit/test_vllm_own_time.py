@@ -6,6 +6,9 @@ import gc
 import os
 import time
 
+import pytest
+
+from memacct.accounting import budget
 from memacct.integrations.vllm._own_time import OwnTime
 
 SPIN_NS = 2_000_000
@@ -48,6 +51,29 @@ def test_an_open_block_counts_so_far() -> None:
         assert so_far.cpu_ns >= SPIN_NS
         compute()
     assert own.spent().cpu_ns >= so_far.cpu_ns + SPIN_NS
+
+
+def test_a_pause_is_outside_of_the_blocks_that_are_open() -> None:
+    own = OwnTime()
+    with own, own:
+        collects: list[bool] = []
+
+        def look(seconds: float) -> float:
+            collects.append(gc.isenabled())
+            return seconds
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(budget, "wall_pause", look)
+            assert own.pause(3.0) == 3.0
+        before = own.spent()
+        assert own.pause(0.05) >= 0.05
+        assert own.spent().wall_ns - before.wall_ns < 50_000_000
+        assert not gc.isenabled()
+        compute()
+    assert collects == [True]
+    assert gc.isenabled()
+    assert own.spent().cpu_ns >= SPIN_NS
+    assert own.pause(0.0) >= 0.0
 
 
 def test_a_forked_child_begins_anew() -> None:

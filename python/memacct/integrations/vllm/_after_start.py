@@ -142,7 +142,7 @@ class AfterStart:
         )
         from memacct.accounting.waiting import wait_until_free
 
-        waited = wait_until_free(self.session.raw_free, wanted, wait_s=wait_s)
+        waited = wait_until_free(self.session.raw_free, wanted, wait_s=wait_s, pause=own_time.pause)
         logger.warning(
             "memacct: waited %.1f s, and %s are free.",
             waited.waited_s,

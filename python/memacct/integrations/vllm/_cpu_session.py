@@ -194,7 +194,9 @@ class CPUSession:
             story = report.given(found).shortfall_story()
             logger.warning("memacct: %s; waiting for up to %g s", story, wait_s)
 
-        found, waited_s = wait_until_it_fits(read, report.wanted_bytes, wait_s=wait_s, say=say)
+        found, waited_s = wait_until_it_fits(
+            read, report.wanted_bytes, wait_s=wait_s, say=say, pause=own_time.pause
+        )
         report = report.given(found, waited_s=waited_s)
         if report.shortfall_bytes > 0 and self.config.on_shortfall == "error":
             raise BudgetError(f"{report.shortfall_story()}; on_shortfall is 'error'")

@@ -234,6 +234,7 @@ class GPUSession:
                 lambda: self._terms(available_bytes),
                 on_shortfall=self.config.on_shortfall,
                 wait_s=self.config.wait_s,
+                pause=own_time.pause,
             )
         except BudgetError as error:
             short_bytes = self._terms(available_bytes).shortfall_bytes

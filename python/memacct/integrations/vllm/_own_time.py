@@ -63,6 +63,25 @@ class OwnTime:
             self._closed = self.spent()
         self._depth -= 1
 
+    def pause(self, seconds: float) -> float:
+        """Sleeps outside of the open blocks, and returns how many seconds it really took.
+
+        A wait that the user asked for is not the plugin's own time, and the engine's other
+        threads may collect their garbage during it.
+        """
+        from memacct.accounting.budget import wall_pause
+
+        depth = self._depth
+        if depth > 0:
+            self._depth = 1
+            self.__exit__(None, None, None)
+        try:
+            return wall_pause(seconds)
+        finally:
+            if depth > 0:
+                self.__enter__()
+                self._depth = depth
+
     def spent(self) -> Spent:
         """Returns the sum, up to now where a block is open."""
         if self._depth == 0:

@@ -17,6 +17,7 @@ import torch
 from memacct._errors import BudgetError
 from memacct._units import format_bytes
 from memacct.accounting.budget import requested_bytes
+from memacct.integrations.vllm._own_time import own_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,9 @@ def _wait(session: GPUSession, snapshot: Any, wanted: int) -> None:
         "memacct: %s; waiting for up to %g s. %s", _story(free, wanted), session.config.wait_s,
         holders,
     )  # fmt: skip
-    waited = wait_until_free(session.raw_free, wanted, wait_s=session.config.wait_s)
+    waited = wait_until_free(
+        session.raw_free, wanted, wait_s=session.config.wait_s, pause=own_time.pause
+    )
     logger.warning(
         "memacct: waited %.1f s, and %s are free%s.",
         waited.waited_s,
