@@ -7,6 +7,7 @@ step less does not.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,11 @@ from warm_place import MODEL_LEN, report, rows, suggestion
 
 from memacct._units import GIB, MIB
 from memacct.demo.neighbour import Neighbour
+from memacct.demo.scenarios import ALONE, EAGER
+from memacct.demo.table import reports
 
 if TYPE_CHECKING:
+    from conftest import Starts
     from warm_place import Place
 
     from memacct.demo import EngineResult
@@ -182,3 +186,22 @@ def test_the_kv_cache_memory_that_it_advises_counts_the_neighbours(place: Place)
     assert "out of memory" in str(refused.error)
     # And that, too, says who holds what.
     assert rows(refused)["free"]["now_bytes"] < stock_free
+
+
+def test_each_worker_of_a_core_of_its_own_explains_its_gpu(starts: Starts) -> None:
+    options = replace(
+        EAGER,
+        tensor_parallel_size=2,
+        plugins="memacct",
+        additional_config={"memacct": {"profiler": "native"}},
+        arguments={"gpu_memory_utilization": 0.0085, "max_model_len": MODEL_LEN},
+    )
+    result = starts.stock(replace(ALONE, key="scarce-tp2", engines=(options,), device_count=2))
+    assert "No available memory for the cache blocks" in str(result.error)
+    told = sorted((r for r in reports(result) if "rank" in r), key=lambda r: int(r["rank"]))
+    assert [r["rank"] for r in told] == [0, 1]
+    for each in told:
+        suggested = {s["change"]: s["value"] for s in each["shortfall"]["suggestions"]}
+        assert suggested["gpu_memory_utilization"] > 0.0085
+        # There is no other GPU for an engine that has several.
+        assert "device" not in suggested
