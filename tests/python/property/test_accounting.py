@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from device_world import World
 from hypothesis import given
 from hypothesis import strategies as st
 
 import memacct
-from memacct import _core
-from memacct._convert import from_dict
 from memacct.accounting.budget import BudgetTerms, decide_budget
 from memacct.accounting.consumption import ConsumptionFollower, Reading, consumed
 from memacct.accounting.equation import device_equation, engine_equation
@@ -23,59 +22,6 @@ if TYPE_CHECKING:
 
 SIZES = st.integers(0, 1 << 40)
 GROWTH = st.integers(-(1 << 38), 1 << 38)
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """Who holds what of one device; None hides a number from the driver's list."""
-
-    own: int | None = 10
-    tree: int | None = 0
-    foreign: tuple[tuple[int, int | None], ...] = ()
-    unattributed: int = 0
-    reserved: int = 7
-    total: int = 1 << 44
-
-    def device(self) -> _core.DeviceMemory:
-        listed = [bytes_ for _, bytes_ in self.foreign]
-        hidden = None in listed or self.own is None or self.tree is None
-        foreign = None if None in listed else sum(b for b in listed if b is not None)
-        device_used = sum(b or 0 for b in (self.own, self.tree, *listed)) + self.unattributed
-        return from_dict(
-            _core.DeviceMemory,
-            {
-                "uuid": "GPU-0",
-                "name": "GPU",
-                "source": "nvml_v2",
-                "taken_ns": 1,
-                "span_ns": 1,
-                "total_bytes": self.total,
-                "free_bytes": self.total - self.reserved - device_used,
-                "device_used_bytes": device_used,
-                "reserved_bytes": self.reserved,
-                "own_bytes": self.own,
-                "tree_bytes": self.tree,
-                "foreign_bytes": foreign,
-                "unattributed_bytes": None if hidden else self.unattributed,
-                "processes": [
-                    {"pid": pid, "process_used_bytes": b, "owner": "foreign", "kinds": ["compute"]}
-                    for pid, b in self.foreign
-                ],
-                "attribution": {
-                    "source": "none" if self.own is None else "pid",
-                    "own_bounds_bytes": [self.own, self.own],
-                    "reason": "hidden" if self.own is None else "",
-                },
-                "consistent": True,
-                "attempts_count": 1,
-            },
-        )
-
-    def reading(self, allocator: int | None = None) -> Reading:
-        device = self.device()
-        return Reading(
-            free_bytes=device.free_bytes, device=device, allocator_reserved_bytes=allocator
-        )
 
 
 NEIGHBOURS = st.lists(
@@ -111,8 +57,8 @@ def test_alone_the_native_and_the_stock_reading_agree(own: int, later: int, move
 
 @given(taken=SIZES, released=SIZES)
 def test_without_a_record_the_allocator_bounds_from_below(taken: int, released: int) -> None:
-    before = World(own=None, unattributed=released + (1 << 20)).reading(0)
-    after = World(own=None, unattributed=taken + (1 << 20)).reading(taken)
+    before = World(own=None, unattributed=released + (1 << 20)).reading(allocator=0)
+    after = World(own=None, unattributed=taken + (1 << 20)).reading(allocator=taken)
     found = consumed(before, after)
     device = before.free_bytes - after.free_bytes
     assert device == taken - released
@@ -140,10 +86,10 @@ def test_what_the_driver_stops_telling_is_held_over(moved: int, later: list[int]
 
 
 def test_what_is_held_over_is_not_below_what_the_allocator_took() -> None:
-    follower = ConsumptionFollower(World(own=5, foreign=((2, 100),)).reading(0))
-    follower.follow(World(own=50, foreign=((2, 100),)).reading(40))
+    follower = ConsumptionFollower(World(own=5, foreign=((2, 100),)).reading(allocator=0))
+    follower.follow(World(own=50, foreign=((2, 100),)).reading(allocator=40))
     # The neighbour leaves unseen, which looks as if we had given back.
-    found = follower.follow(World(own=None, unattributed=50).reading(40))
+    found = follower.follow(World(own=None, unattributed=50).reading(allocator=40))
     assert (found.consumed_bytes, found.source) == (40, "held_over")
 
 

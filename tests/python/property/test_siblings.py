@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
+from device_world import OWN_PID, TREE_PID, World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memacct import _core
-from memacct._convert import from_dict
-from memacct.accounting.consumption import ConsumptionFollower, Reading, consumed
+from memacct.accounting.consumption import ConsumptionFollower, consumed
 from memacct.accounting.equation import device_equation, engine_equation
 from memacct.accounting.foreign import foreign_changes
 from memacct.accounting.siblings import Sibling, engine_processes, siblings_bytes
 
 SIZES = st.integers(0, 1 << 36)
-OWN_PID = 1
 TOTAL = 1 << 44
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """Who holds what; every process is listed, and None hides its number."""
-
-    own: int | None = 10
-    tree: int | None = 0
-    others: tuple[tuple[int, int | None], ...] = ()
-    unattributed: int = 0
-
-    def device(self) -> _core.DeviceMemory:
-        listed = [value for _, value in self.others]
-        hidden = None in listed or self.own is None or self.tree is None
-        device_used = sum(b or 0 for b in (self.own, self.tree, *listed)) + self.unattributed
-        foreign = None if None in listed else sum(b for b in listed if b is not None)
-        rows = [(OWN_PID, self.own, "own"), (1000, self.tree, "tree")]
-        rows += [(pid, value, "foreign") for pid, value in self.others]
-        return from_dict(
-            _core.DeviceMemory,
-            {
-                "uuid": "GPU-0",
-                "name": "GPU",
-                "source": "nvml_v2",
-                "taken_ns": 1,
-                "span_ns": 1,
-                "total_bytes": TOTAL,
-                "free_bytes": TOTAL - 7 - device_used,
-                "device_used_bytes": device_used,
-                "reserved_bytes": 7,
-                "own_bytes": self.own,
-                "tree_bytes": self.tree,
-                "foreign_bytes": foreign,
-                "unattributed_bytes": None if hidden else self.unattributed,
-                "processes": [
-                    {"pid": pid, "process_used_bytes": value, "owner": owner, "kinds": ["compute"]}
-                    for pid, value, owner in rows
-                ],
-                "attribution": {
-                    "source": "none" if self.own is None else "pid",
-                    "own_bounds_bytes": [self.own, self.own],
-                    "reason": "hidden" if self.own is None else "",
-                },
-                "consistent": True,
-                "attempts_count": 1,
-            },
-        )
-
-    def reading(self, *siblings: int) -> Reading:
-        device = self.device()
-        named = tuple(Sibling(pid=pid, role="worker", rank=pid) for pid in siblings)
-        return Reading(free_bytes=device.free_bytes, device=device, siblings=named)
 
 
 # Numbers 2 to 5 are the engine's, 6 to 9 are neighbours'.
@@ -77,11 +23,11 @@ OURS = (2, 3, 4, 5)
 LISTED = st.lists(
     st.tuples(st.integers(2, 9), SIZES), max_size=6, unique_by=lambda record: record[0]
 ).map(tuple)
-WORLDS = st.builds(World, own=SIZES, tree=SIZES, others=LISTED, unattributed=SIZES)
+WORLDS = st.builds(World, own=SIZES, tree=SIZES, foreign=LISTED, unattributed=SIZES)
 
 
 def held_by_siblings(world: World) -> int:
-    return sum(value or 0 for pid, value in world.others if pid in OURS)
+    return sum(value or 0 for pid, value in world.foreign if pid in OURS)
 
 
 @given(before=WORLDS, after=WORLDS)
@@ -108,8 +54,8 @@ def test_what_the_engine_takes_and_what_others_take_is_what_the_device_lost(
     follower = ConsumptionFollower(before.reading(*OURS))
     now = after.reading(*OURS)
     follower.follow(now)
-    neighbours = sum(b or 0 for pid, b in after.others if pid not in OURS)
-    neighbours -= sum(b or 0 for pid, b in before.others if pid not in OURS)
+    neighbours = sum(b or 0 for pid, b in after.foreign if pid not in OURS)
+    neighbours -= sum(b or 0 for pid, b in before.foreign if pid not in OURS)
     assert follower.last_grown_bytes == neighbours + after.unattributed - before.unattributed
 
 
@@ -131,7 +77,7 @@ def test_when_a_sibling_becomes_known_makes_no_difference(
 def test_a_sibling_that_ended_has_given_back(world: World) -> None:
     follower = ConsumptionFollower(world.reading())
     follower.follow(world.reading(*OURS))
-    without = replace(world, others=tuple(o for o in world.others if o[0] not in OURS))
+    without = replace(world, foreign=tuple(o for o in world.foreign if o[0] not in OURS))
     found = follower.follow(without.reading())  # its entry went with it
     assert found.consumed_bytes == -held_by_siblings(world)
 
@@ -179,7 +125,7 @@ def test_a_process_is_the_engines_or_foreign_and_never_both(before: World, after
     known = {row.pid: row for row in rows}
     for row in rows:
         assert row.since_start_bytes is not None
-        then = dict(before.others).get(row.pid, 0) if row.pid in OURS else None
+        then = dict(before.foreign).get(row.pid, 0) if row.pid in OURS else None
         if then is not None:
             assert known[row.pid].since_start_bytes == (row.process_used_bytes or 0) - then
 
@@ -188,18 +134,20 @@ def test_a_process_is_the_engines_or_foreign_and_never_both(before: World, after
 def test_what_is_the_workers_own_or_below_it_counts_once(before: World, after: World) -> None:
     # A child that has registered too, as a forked one does.
     plain = consumed(before.reading(*OURS), after.reading(*OURS))
-    found = consumed(before.reading(*OURS), after.reading(OWN_PID, 1000, *OURS))
+    found = consumed(before.reading(*OURS), after.reading(OWN_PID, TREE_PID, *OURS))
     assert found.consumed_bytes == plain.consumed_bytes
 
 
 def test_a_hidden_sibling_is_unknown_and_not_nothing() -> None:
-    before = World(others=((2, 100), (7, 5)))
-    found = consumed(before.reading(2), World(own=30, others=((2, None), (7, 900))).reading(2))
+    before = World(foreign=((2, 100), (7, 5)))
+    found = consumed(before.reading(2), World(own=30, foreign=((2, None), (7, 900))).reading(2))
     assert (found.consumed_bytes, found.source) == (20, "own+tree")
     assert found.siblings_bytes is None
     assert found.bounds_bytes == (None, None)
     assert "the engine's other processes" in found.reason
-    rows = device_equation(World(others=((2, None),)).device(), siblings=before.reading(2).siblings)
+    rows = device_equation(
+        World(foreign=((2, None),)).device(), siblings=before.reading(2).siblings
+    )
     assert {r.name: r.now_bytes for r in rows if r.name in ("siblings", "foreign")} == {
         "siblings": None,
         "foreign": None,
@@ -207,24 +155,24 @@ def test_a_hidden_sibling_is_unknown_and_not_nothing() -> None:
 
 
 def test_a_sibling_that_gets_hidden_keeps_its_last_number() -> None:
-    follower = ConsumptionFollower(World(others=((2, 100),)).reading(2))
-    follower.follow(World(own=30, others=((2, 150),)).reading(2))
-    found = follower.follow(World(own=40, others=((2, None),)).reading(2))
+    follower = ConsumptionFollower(World(foreign=((2, 100),)).reading(2))
+    follower.follow(World(own=30, foreign=((2, 150),)).reading(2))
+    found = follower.follow(World(own=40, foreign=((2, None),)).reading(2))
     assert (found.consumed_bytes, found.siblings_bytes) == (80, None)
     assert "last known number stands" in found.reason
 
 
 def test_children_and_siblings_are_held_over_apart() -> None:
-    follower = ConsumptionFollower(World(tree=0, others=((2, 0),)).reading(2))
-    follower.follow(World(tree=3, others=((2, 5),)).reading(2))
-    both = follower.follow(World(tree=None, others=((2, None),)).reading(2))
+    follower = ConsumptionFollower(World(tree=0, foreign=((2, 0),)).reading(2))
+    follower.follow(World(tree=3, foreign=((2, 5),)).reading(2))
+    both = follower.follow(World(tree=None, foreign=((2, None),)).reading(2))
     assert (both.consumed_bytes, both.source) == (8, "own")
-    one = follower.follow(World(tree=None, others=((2, 50),)).reading(2))
+    one = follower.follow(World(tree=None, foreign=((2, 50),)).reading(2))
     assert (one.consumed_bytes, one.source) == (53, "own+siblings")
 
 
 def test_a_listed_sibling_of_an_unlisted_process_is_unknown() -> None:
-    device = World(own=None, others=((2, 5),)).device()
+    device = World(own=None, foreign=((2, 5),)).device()
     assert siblings_bytes(device, World().reading(2).siblings) is None
     assert siblings_bytes(device, ()) == 0
 
@@ -233,7 +181,7 @@ def test_a_listed_sibling_of_an_unlisted_process_is_unknown() -> None:
 def test_rows_name_each_processs_place(baseline: World | None) -> None:
     me = Sibling(pid=OWN_PID, role="worker", rank=0)
     siblings = (Sibling(pid=2, role="EngineCore"), Sibling(pid=3, role="gone"))
-    device = World(own=10, tree=4, others=((2, 682), (7, 900))).device()
+    device = World(own=10, tree=4, foreign=((2, 682), (7, 900))).device()
     first = None if baseline is None else baseline.device()
     rows = engine_processes(device, siblings, own=me, baseline=first)
     assert [(row.pid, row.owner, row.role, row.rank, row.process_used_bytes) for row in rows] == [
