@@ -6,13 +6,12 @@ Every native struct lists its fields (``_fields``) and can be made from their va
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memacct import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -48,18 +47,26 @@ def to_dict(reading: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     """Returns a reading or a delta as a dict that JSON can hold: structs are dicts, tuples lists.
 
     Args:
-        reading: any native struct of ``memacct._core`` or dataclass of ``memacct._types``.
+        reading: any native struct of ``memacct._core``, dataclass or named tuple.
         without: fields to leave out; read back, they are unknown.
     """
-    names = [field.name for field in fields(reading)] if is_dataclass(reading) else reading._fields
-    return {name: _plain(getattr(reading, name)) for name in names if name not in without}
+    return {name: _plain(getattr(reading, name)) for name in _names(reading) if name not in without}
+
+
+def _names(reading: Any) -> Iterable[str]:
+    if not hasattr(reading, "__dataclass_fields__"):
+        names: tuple[str, ...] = reading._fields
+        return names
+    from dataclasses import fields  # with inspect, slower than all that needs no dataclass
+
+    return [field.name for field in fields(reading)]
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "_fields") or hasattr(value, "__dataclass_fields__"):  # named tuples, too
+        return to_dict(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "_fields") or is_dataclass(value):
-        return to_dict(value)
     return value
 
 

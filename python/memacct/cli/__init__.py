@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING
 
-import typer
+from memacct.cli._fast import run_fast
 
-from memacct.cli._commands import Commands
+if TYPE_CHECKING:
+    from memacct.cli._app import app
 
-app = typer.Typer(
-    name="memacct",
-    cls=Commands,
-    help="Whose memory is it? Memory accounting of processes and GPUs.",
-    epilog="Exit status: 0 done; 1 done, and the answer is bad news; 2 wrong usage, or it cannot "
-    "be done; 130 interrupted. What runs a program ends as the program does.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
+__all__ = ["app", "main"]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from memacct._core import __version__
+def __getattr__(name: str) -> object:
+    # Made when it is asked for: typer takes longer to import than a snapshot takes from the shell.
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from memacct.cli._app import app as made
 
-        print(f"memacct {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _top(
-    *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Show the version and exit.", is_eager=True, callback=_version
-        ),
-    ] = False,
-) -> None:
-    pass
+    return made
 
 
 def main() -> None:
     """Runs the command line."""
-    app(prog_name="memacct")
+    if run_fast(sys.argv[1:]):
+        return
+    from memacct.cli._app import app as made
+
+    made(prog_name="memacct")

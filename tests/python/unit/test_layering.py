@@ -26,7 +26,7 @@ PYTHON = [
     {"_blackbox_text"},
     {"profile", "reservations", "planning", "doctor", "broker", "_allocators"},
     {"report", "sim"},
-    {"dryrun", "demo"},
+    {"dryrun", "demo", "look"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]

@@ -1,0 +1,1 @@
+"""What a shell shows of the machine's memory: readings of others, one screen, no terminal yet."""
