@@ -37,6 +37,7 @@ COMMANDS = {
     "blackbox": Entry("_blackbox", "app", _RECORD),
     "report": Entry("_report", "report", _RECORD),
     "demo": Entry("_demo", "demo", _ENGINES),
+    "metrics": Entry("_metrics", "metrics", _MACHINE),
     "sim": Entry("_sim", "app", _MACHINE),
     "broker": Entry("_broker", "broker", _MACHINE),
 }

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PYTHON = [
-    {"_units", "_errors", "_printable"},
+    {"_units", "_errors", "_printable", "_container"},
     {"_mapping_delta"},
     {"_core", "_types"},
     {"_trace_events"},
@@ -26,7 +26,7 @@ PYTHON = [
     {"_blackbox_text"},
     {"profile", "reservations", "planning", "doctor", "broker", "_allocators"},
     {"report", "sim"},
-    {"dryrun", "demo", "look"},
+    {"dryrun", "demo", "look", "exporter"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]
@@ -60,6 +60,7 @@ ONLY_IN = {
     "vllm": {"integrations"},
     "typer": {"cli"},
     "rich": {"cli", "demo"},
+    "prometheus_client": {"exporter"},
 }
 
 
