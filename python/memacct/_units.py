@@ -9,9 +9,8 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
-_SIZE = re.compile(
-    r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i)?b?\s*", re.IGNORECASE | re.ASCII
-)
+# Compiled when it is first needed (re keeps it): many that import memacct parse no size.
+_SIZE = r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i)?b?\s*"
 _FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _UNITS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
@@ -33,7 +32,7 @@ def parse_bytes(value: int | str) -> int:
         if value < 0:
             raise ValueError(f"{value!r} is not {allowed}")
         return value
-    match = _SIZE.fullmatch(value)
+    match = re.fullmatch(_SIZE, value, re.IGNORECASE | re.ASCII)
     if match is None or (match["binary"] and not match["unit"]):
         raise ValueError(f"{value!r} is not {allowed}")
     whole, _, fraction = match["number"].partition(".")

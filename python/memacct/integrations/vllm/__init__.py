@@ -212,12 +212,13 @@ def _enabled(config: PluginConfig, vllm_config: Any, usage: object) -> None:
     """What this process does for an enabled engine: a report, and its workers' environment."""
     try:
         from memacct.integrations.vllm._facts import engine_facts, setup_facts
-        from memacct.integrations.vllm._family_hooks import engine_configured
         from memacct.integrations.vllm._ray import reach_ray_workers
         from memacct.integrations.vllm._report_file import forget_report, write_report
-        from memacct.integrations.vllm._shortfall_core import hook_core
 
         if config.is_native:
+            from memacct.integrations.vllm._family_hooks import engine_configured
+            from memacct.integrations.vllm._shortfall_core import hook_core
+
             engine_configured(vllm_config, usage)
             hook_core()  # a forked core, or one in this process, loads no plugin again
         reach_ray_workers(getattr(vllm_config, "parallel_config", None))

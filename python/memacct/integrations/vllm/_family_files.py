@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLDER_VARIABLE = "MEMACCT_ENGINE_DIR"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,6 @@ def _check_private(folder: Path) -> None:
 
 
 def _file_name(engine_id: str) -> str:
-    if _PLAIN_NAME.fullmatch(engine_id):
+    if re.fullmatch(_PLAIN_NAME, engine_id):
         return engine_id
     return hashlib.sha256(os.fsencode(engine_id)).hexdigest()[:32]
