@@ -1,4 +1,4 @@
-"""Sizes as people write and read them; everywhere else they are ints of bytes."""
+"""Sizes and times as people write and read them; everywhere else they are ints of bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ TIB = 1 << 40
 
 # Compiled when it is first needed (re keeps it): many that import memacct parse no size.
 _SIZE = r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i)?b?\s*"
+_TIME = r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|min|h|)\s*"
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _UNITS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
@@ -43,6 +45,26 @@ def parse_bytes(value: int | str) -> int:
     if rest:
         raise ValueError(f"{value!r} is not a whole number of bytes")
     return size
+
+
+def parse_seconds(value: float | str) -> float:
+    """Returns a time in seconds.
+
+    Args:
+        value: a number, or text such as "120", "10s", "500ms", "2m", "1h".
+
+    Raises:
+        ValueError: the value is negative, or no time.
+    """
+    allowed = "a time that is not negative, such as 120, '10s', '500ms' or '2m'"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{value!r} is not {allowed}")
+        return float(value)
+    match = re.fullmatch(_TIME, value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not {allowed}")
+    return float(match["number"]) * _SECONDS[match["unit"]]
 
 
 def format_bytes(value: int) -> str:

@@ -36,9 +36,11 @@ COMMANDS = {
     "snap": Entry("_snap", "snap", _LOOK),
     "blackbox": Entry("_blackbox", "app", _RECORD),
     "report": Entry("_report", "report", _RECORD),
+    "run": Entry("_run", "run", _ENGINES),
     "demo": Entry("_demo", "demo", _ENGINES),
     "metrics": Entry("_metrics", "metrics", _MACHINE),
     "sim": Entry("_sim", "app", _MACHINE),
+    "doctor": Entry("_doctor", "doctor", _MACHINE),
     "broker": Entry("_broker", "broker", _MACHINE),
 }
 

@@ -24,7 +24,8 @@ PYTHON = [
     {"_timeline_read"},
     {"_timeline", "accounting", "_blackbox"},
     {"_blackbox_text"},
-    {"profile", "reservations", "planning", "doctor", "broker", "_allocators"},
+    {"profile", "reservations", "planning", "broker", "_allocators"},
+    {"doctor", "launch"},
     {"report", "sim"},
     {"dryrun", "demo", "look", "exporter"},
     {"integrations", "cli"},  # which never meet

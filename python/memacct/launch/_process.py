@@ -1,0 +1,102 @@
+"""Runs a program in the foreground as if it had been started without us.
+
+It is in our process group, so that what a terminal sends (Ctrl-C, Ctrl-Z, a new window size)
+reaches it by itself. What only we are sent is passed on. We stop when it is stopped and end
+as it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+SIGNALLED = 128
+
+PASSED_ON = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGWINCH,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+)
+_AWAITED = {*PASSED_ON, signal.SIGCHLD}
+_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+# siginfo's si_code: the kernel itself, which sent it to the whole foreground group.
+_SI_KERNEL = 0x80
+_NEVER_S = 3600.0
+
+
+def run_program(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    tick: Callable[[], float | None] = lambda: None,
+) -> int:
+    """Returns the program's exit status, 128 + n if signal n ended it.
+
+    Args:
+        command: the program, looked up in PATH, and its arguments.
+        environ: its environment.
+        tick: is called from time to time; returns the seconds until the next call, or None.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        OSError: it cannot be executed.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would lose the status
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    try:
+        pid = os.posix_spawnp(
+            command[0],
+            list(command),
+            dict(environ),
+            setsigmask=before,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
+        )
+        return _follow(pid, tick)
+    finally:
+        # What came while the program ended was for it.
+        while signal.sigtimedwait(_AWAITED, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow(pid: int, tick: Callable[[], float | None]) -> int:
+    next_s: float | None = time.monotonic()
+    while True:
+        wait_s = _NEVER_S if next_s is None else max(0.0, next_s - time.monotonic())
+        received = signal.sigtimedwait(_AWAITED, wait_s)
+        if received is None:
+            pause_s = tick() if next_s is not None else None
+            next_s = None if pause_s is None else time.monotonic() + pause_s
+        elif received.si_signo == signal.SIGCHLD:
+            status = _reap(pid)
+            if status is not None:
+                return status
+        elif received.si_code != _SI_KERNEL:
+            os.kill(pid, received.si_signo)  # it has not been reaped, so the pid is its
+
+
+def _reap(pid: int) -> int | None:
+    """Returns the exit status once the program has ended."""
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if found == 0:
+            return None
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        if os.WIFSIGNALED(status):
+            return SIGNALLED + os.WTERMSIG(status)
+        # The shell waits for us: it sees a stopped job only if we stop too. One that is stopped
+        # by a debugger (SIGSTOP) is nobody's job control.
+        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) in _STOPS:
+            os.kill(os.getpid(), signal.SIGSTOP)
