@@ -1,8 +1,11 @@
-"""Whose memory is it? Memory accounting of this process, its machine and its GPUs."""
+"""Whose memory is it? Memory accounting of this process, its machine and its GPUs.
+
+PYTEST_DONT_REWRITE (it has a pytest plugin, and may be imported before pytest starts)
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memacct._core import Mappings, Snapshot, TreeSnapshot, __version__, snapshot, snapshot_tree
 from memacct._errors import (
@@ -114,6 +117,13 @@ def __getattr__(name: str) -> object:
     # Asked for once: `memacct.checkpoint` is to cost as little as its call.
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext memacct``: the magics of docs/ipython.md."""
+    from memacct.integrations.ipython import MemacctMagics
+
+    shell.register_magics(MemacctMagics)
 
 
 def __dir__() -> list[str]:

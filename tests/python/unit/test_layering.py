@@ -62,6 +62,8 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli", "demo"},
     "prometheus_client": {"exporter"},
+    "pytest": {"integrations"},
+    "IPython": {"integrations"},
 }
 
 
