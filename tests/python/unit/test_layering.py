@@ -24,7 +24,7 @@ PYTHON = [
     {"_timeline_read"},
     {"_timeline", "accounting", "_blackbox"},
     {"_blackbox_text"},
-    {"profile", "reservations", "planning", "broker", "_allocators"},
+    {"profile", "reservations", "planning", "broker", "_allocators", "recording"},
     {"doctor", "launch"},
     {"report", "sim"},
     {"dryrun", "demo", "look", "exporter"},

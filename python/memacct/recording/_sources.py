@@ -1,0 +1,129 @@
+"""What is read at each sample, and what became of readings that failed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+from memacct import _core
+from memacct._errors import MemacctError, SourceUnavailableError
+from memacct.recording._header import devices_record
+from memacct.recording._observe import Changes
+
+if TYPE_CHECKING:
+    from memacct._core import DeviceMemory, TreeSnapshot
+
+HostTier = Literal["counters", "breakdown", "rollup"]
+DeviceKeys = Union[Literal["all", "none"], tuple[Union[int, str], ...]]  # noqa: UP007 (3.10: at run time)
+
+_MACHINE_PERIOD_NS = 1_000_000_000  # what it tells moves slowly, and costs more than the rest
+
+
+class Sources:
+    """Reads one process's tree, the GPUs and the machine; its ``sample()`` says what changed.
+
+    Args:
+        host: what is read of each process.
+        devices: which GPUs.
+        with_cgroup: whether this process's control group is the tree's, too.
+
+    Attributes:
+        changes: what was seen so far.
+        errors_count: readings that failed.
+        cost_ns: of the last sample: CPU time, and time waited for the driver.
+    """
+
+    def __init__(self, *, host: HostTier, devices: DeviceKeys, with_cgroup: bool) -> None:
+        self.changes = Changes()
+        self.errors_count = 0
+        self.cost_ns = 0
+        self.root_ended = False
+        self._host = host
+        self._which = devices
+        self._with_cgroup = with_cgroup
+        self._root_ticks: int | None = None
+        self._machine_ns: int | None = None
+        self._device_uuids: tuple[str, ...] = ()
+        self._told: set[str] = set()
+
+    def open_devices(self) -> list[dict[str, Any]]:
+        """Looks for the GPUs; returns the record that names them.
+
+        Raises:
+            MemacctError, ValueError: one that was asked for by name is not there.
+        """
+        if self._which == "none":
+            return [devices_record((), "not asked for")]
+        try:
+            found = _core.read_devices(self._which)
+        except SourceUnavailableError as error:
+            if self._which != "all":
+                raise
+            return [devices_record((), str(error))]
+        self._device_uuids = tuple(device.uuid for device in found)
+        return [devices_record(found, None if found else "the driver lists no GPU")]
+
+    def sample(self, pid: int) -> list[dict[str, Any]]:
+        """Returns the records of a sample of a process's tree; a part that fails is one, too."""
+        cpu_ns = time.process_time_ns()
+        waited_ns = 0
+        records: list[dict[str, Any]] = []
+        try:
+            tree = _core.snapshot_tree(pid, host=self._host)
+        except MemacctError as error:
+            records += self._failed("host", error)
+        else:
+            self._look_at_root(tree)
+            devices, waited_ns, told = self._read_devices()
+            records += told
+            records += self._names(devices)
+            records += self.changes.sample(tree, devices, self._read_machine(tree.taken_ns))
+        self.cost_ns = time.process_time_ns() - cpu_ns + waited_ns
+        return records
+
+    def _look_at_root(self, tree: TreeSnapshot) -> None:
+        roots = [p for p in tree.processes if p.depth == 0 and p.state not in ("gone", "zombie")]
+        ticks = roots[0].start_ticks if roots else None
+        if self._root_ticks is None:
+            self._root_ticks = ticks
+        # Its number may be another process's by now.
+        self.root_ended = ticks is None or ticks != self._root_ticks
+
+    def _read_devices(self) -> tuple[tuple[DeviceMemory, ...], int, list[dict[str, Any]]]:
+        if not self._device_uuids:
+            return (), 0, []
+        wall_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        try:
+            devices = _core.read_devices(self._device_uuids)
+        except MemacctError as error:
+            return (), 0, self._failed("devices", error)
+        waited_ns = time.monotonic_ns() - wall_ns - (time.process_time_ns() - cpu_ns)
+        return devices, max(0, waited_ns), []
+
+    def _names(self, devices: tuple[DeviceMemory, ...]) -> list[dict[str, Any]]:
+        pids = self.changes.new_foreign(devices)
+        if not pids:
+            return []
+        try:
+            named = _core.snapshot_tree(pids, host="counters")
+        except MemacctError:
+            named = None
+        return self.changes.foreign(pids, named)
+
+    def _read_machine(self, now_ns: int) -> tuple[Any, Any] | None:
+        if self._machine_ns is not None and now_ns - self._machine_ns < _MACHINE_PERIOD_NS:
+            return None
+        self._machine_ns = now_ns
+        try:
+            cgroup = _core.read_cgroup() if self._with_cgroup else None
+            return _core.read_system(), cgroup
+        except MemacctError:
+            return None
+
+    def _failed(self, source: str, error: MemacctError) -> list[dict[str, Any]]:
+        self.errors_count += 1
+        text = str(error)
+        if text in self._told:
+            return []
+        self._told.add(text)
+        return [{"kind": "error", "at_ns": time.monotonic_ns(), "source": source, "reason": text}]
