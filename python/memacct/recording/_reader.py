@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memacct._errors import SourceFormatError, SourceReadError, SourceUnavailableError
+from memacct._printable import printable
 from memacct._trace_events import FOREIGN, Held, ProcessKey, Sample, foreign_events
 from memacct.recording._frames import PREFIX_BYTES, parse_frames
 from memacct.recording._types import (
@@ -67,21 +68,22 @@ def read_run(source: str | os.PathLike[str], *, min_event_bytes: int = 0) -> Run
         SourceFormatError: it is no recording, or one of a later memacct.
     """
     path = Path(source)
+    name = printable(str(path))
     try:
         # First: what is written after this look is in the data, or the recorder lives.
         writing = is_being_written(path)
         data = path.read_bytes()
     except FileNotFoundError:
-        raise SourceUnavailableError(str(path), "no such file") from None
+        raise SourceUnavailableError(name, "no such file or folder") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise SourceReadError(str(path), reason, error.errno or 0) from None
+        raise SourceReadError(name, reason, error.errno or 0) from None
     records, whole_bytes = parse_frames(data)
     if not records or records[0].get("kind") != "run":
-        raise SourceFormatError(str(path), "is no recording of memacct record", "")
+        raise SourceFormatError(name, "this file is no recording of memacct record", "")
     if records[0].get("schema") != SCHEMA:
         reason = f"is of schema {records[0].get('schema')!r}; this memacct reads {SCHEMA}"
-        raise SourceFormatError(str(path), reason, "")
+        raise SourceFormatError(name, reason, "")
     parts = _Parts(str(path))
     for record in records:
         parts.add(record)

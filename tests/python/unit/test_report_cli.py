@@ -165,11 +165,11 @@ def test_a_wrong_path_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "x.json").write_text("{}")
     for name, said in {
-        "absent": "there is no such folder",
-        "file": "this is a file, not a folder",
+        "absent": "no such file or folder",
+        "file": "this file is no recording of memacct record",
         "empty": "no report of an engine is in this folder",
         "foreign": "no report of an engine is in this folder (x.json: not a report of memacct)",
-        "a\nb": "there is no such folder",
+        "a\nb": "no such file or folder",
     }.items():
         result = run(tmp_path / name)
         assert result.exit_code == 2, name
