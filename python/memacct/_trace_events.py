@@ -107,16 +107,36 @@ def foreign_events(samples: Iterable[Sample], min_bytes: int) -> Iterator[Foreig
         min_bytes: smaller moves of a process are added up until they are as large; what is
             left of them at the end is one event of each process.
     """
-    told: dict[ProcessKey, _Told] = {}
-    last: Sample | None = None
+    moves = ForeignMoves(min_bytes)
     for sample in samples:
+        yield from moves.step(sample)
+    yield from moves.rest()
+
+
+class ForeignMoves:
+    """``foreign_events()`` sample by sample, for who watches and cannot wait for the last one.
+
+    Args:
+        min_bytes: smaller moves of a process are added up until they are as large.
+    """
+
+    def __init__(self, min_bytes: int) -> None:
+        self._min_bytes = max(min_bytes, 1)
+        self._told: dict[ProcessKey, _Told] = {}
+        self._last: Sample | None = None
+
+    def step(self, sample: Sample) -> Iterator[ForeignEvent]:
+        """Yields the moves since the sample before; none of the first."""
+        last, self._last = self._last, sample
         if last is None:
-            told = {key: _Told.at(held, sample) for key, held in sample.processes.items()}
+            self._told = {key: _Told.at(held, sample) for key, held in sample.processes.items()}
         else:
-            yield from _moves(told, last, sample, max(min_bytes, 1))
-        last = sample
-    if last is not None:
-        yield from _moves(told, last, last, 1)
+            yield from _moves(self._told, last, sample, self._min_bytes)
+
+    def rest(self) -> Iterator[ForeignEvent]:
+        """Yields what is left of smaller moves."""
+        if self._last is not None:
+            yield from _moves(self._told, self._last, self._last, 1)
 
 
 def _moves(

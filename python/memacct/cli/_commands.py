@@ -34,6 +34,7 @@ _LOOK, _RECORD, _ENGINES, _MACHINE = "Look", "Record", "Engines", "Machine"
 #: In the order of ``memacct --help``, which reads as a table of contents.
 COMMANDS = {
     "snap": Entry("_snap", "snap", _LOOK),
+    "watch": Entry("_watch", "watch", _LOOK),
     "record": Entry("_record", "record", _RECORD),
     "blackbox": Entry("_blackbox", "app", _RECORD),
     "report": Entry("_report", "report", _RECORD),

@@ -21,6 +21,7 @@ class Part(NamedTuple):
         style: its colour.
         text: written into it where there is room.
         hollow: it is drawn by its mark in colour, too.
+        keyed: its mark is told in colour, too, as it stands for it elsewhere.
     """
 
     size: int
@@ -28,6 +29,7 @@ class Part(NamedTuple):
     style: str
     text: str = ""
     hollow: bool = False
+    keyed: bool = True
 
 
 def shares(sizes: Sequence[int], columns: int) -> list[int]:
@@ -68,17 +70,11 @@ def bar(parts: Sequence[Part], columns: int, *, colour: bool) -> Line:
 
 
 def _fill(part: Part, count: int, *, colour: bool) -> str:
+    """The part's columns, with as much text as there is room for and a column beside it."""
     solid = colour and not part.hollow
+    start = f" {part.mark} " if solid and part.keyed else " " if solid else f"{part.mark} "
     fill = " " if solid else part.mark
-    for text in (part.text, part.mark if solid else ""):
-        if text and cells(text) + 2 <= count:
-            before = " " if solid else fill
-            return (
-                before
-                + text
-                + (" " if not solid else "")
-                + fill * (count - cells(text) - len(before) - (0 if solid else 1))
-            )
-    if solid and count >= 1:
-        return part.mark + fill * (count - 1)
-    return fill * count
+    for text in (f"{start}{part.text} " if part.text else "", start if solid else ""):
+        if text and cells(text) <= count:
+            return text + fill * (count - cells(text))
+    return (part.mark + " " * (count - 1)) if solid and part.keyed else fill * count

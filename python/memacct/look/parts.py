@@ -65,7 +65,7 @@ def gpu_parts(gpu: Gpu, keys: Keys) -> list[Part]:
             h.process_used_bytes or 0,
             keys.letter(h),
             keys.style(h),
-            f"{keys.letter(h)} {gib(h.process_used_bytes)}",
+            gib(h.process_used_bytes),
         )
         for h in holders
     ]
@@ -74,8 +74,8 @@ def gpu_parts(gpu: Gpu, keys: Keys) -> list[Part]:
     nobodys = max(gpu.total_bytes - told, 0)
     return [
         *parts,
-        Part(nobodys, UNATTRIBUTED, "unattributed", f"? {gib(nobodys)}"),
-        Part(gpu.reserved_bytes or 0, RESERVED, "reserved", f"# {gib(gpu.reserved_bytes)}"),
+        Part(nobodys, UNATTRIBUTED, "unattributed", gib(nobodys)),
+        Part(gpu.reserved_bytes or 0, RESERVED, "reserved", gib(gpu.reserved_bytes)),
         Part(gpu.free_bytes, FREE, "free", f"{gib(gpu.free_bytes)} free", hollow=True),
     ]
 
@@ -85,8 +85,8 @@ def _host_parts(gpu: Gpu) -> Iterator[Part]:
     if gpu.unified is None or gpu.unified.kind != "integrated":
         return
     held, cache = gpu.unified.host_processes_bytes or 0, gpu.unified.page_cache_bytes or 0
-    yield Part(held, HELD, "held", f"host {gib(held)}")
-    yield Part(cache, RECLAIMABLE, "reclaimable", f"cache {gib(cache)}")
+    yield Part(held, HELD, "held", f"host {gib(held)}", keyed=False)
+    yield Part(cache, RECLAIMABLE, "reclaimable", f"cache {gib(cache)}", keyed=False)
 
 
 def gpu_terms(gpu: Gpu, *, picked: bool) -> list[tuple[str, int | None]]:
@@ -180,8 +180,14 @@ def room_parts(found: Room) -> list[Part]:
     """Returns held, reclaimable and free; what is not known is drawn as unattributed."""
     told = [found.held_bytes or 0, found.reclaimable_bytes or 0, found.free_bytes or 0]
     return [
-        Part(told[0], HELD, "held", f"held {gib(found.held_bytes)}"),
-        Part(told[1], RECLAIMABLE, "reclaimable", f"reclaimable {gib(found.reclaimable_bytes)}"),
+        Part(told[0], HELD, "held", f"held {gib(found.held_bytes)}", keyed=False),
+        Part(
+            told[1],
+            RECLAIMABLE,
+            "reclaimable",
+            f"reclaimable {gib(found.reclaimable_bytes)}",
+            keyed=False,
+        ),
         Part(max(found.limit_bytes - sum(told), 0), UNATTRIBUTED, "unattributed"),
         Part(told[2], FREE, "free", f"{gib(found.free_bytes)} free", hollow=True),
     ]

@@ -168,7 +168,7 @@ def _room_lines(look: Look, columns: int) -> Iterator[Line]:
         yield fit(
             line(
                 Span(f"{most}{gib(look.limits.headroom_bytes)} GiB of room", "bold"),
-                f" in {binding.name}, which binds this shell's processes",
+                f" for what this shell starts; what binds is the {binding.name}",
             ),
             columns,
         )

@@ -21,14 +21,14 @@ RICH_CODES = {
     "good": "38;5;114",
     "warn": "38;5;215",
     "bad": "1;38;5;203",
-    "selected": "1;7",
+    "selected": "7",
     "own": f"{_BLACK};48;5;114",
     "tree": f"{_BLACK};48;5;72",
     "held": f"{_BLACK};48;5;110",
     "reclaimable": "38;5;253;48;5;60",
     "unattributed": "38;5;253;48;5;95",
     "reserved": "38;5;250;48;5;238",
-    "free": "38;5;240",
+    "free": "38;5;246",
     **{
         name: f"{_BLACK};48;5;{colour}"
         for name, colour in zip(PROCESS_STYLES, (75, 215, 176, 222, 80, 211, 146, 180), strict=True)
@@ -43,7 +43,7 @@ PLAIN_CODES = {
     "good": "32",
     "warn": "33",
     "bad": "1;31",
-    "selected": "1;7",
+    "selected": "7",
     "own": "30;42",
     "tree": "30;46",
     "held": "30;44",
