@@ -55,7 +55,9 @@ CPU_HEAD = """
 
 The neighbour is a process of host memory: 2 GiB. Native counts what the worker holds, not what
 the kernel can take back, so its KV cache alone is larger than stock's by design (a); b to d
-compare with native alone. There are no graphs to profile (e).
+compare with native alone. How much freed memory malloc keeps for the worker differs from start
+to start: "own heap" is by how much, and the KV cache differs by the opposite. There are no
+graphs to profile (e).
 """
 
 
@@ -160,6 +162,8 @@ def native_text(one: Entry) -> str:
     if one["native"]["outcome"] != "served":
         return "**native fails**"
     text = f"native {amount(one['native_difference_bytes'])}"
+    if heap_bytes := one.get("native_heap_difference_bytes"):
+        text += f" (own heap {heap_bytes / MIB:+,.1f} MiB)"
     return text if one["verdict"] == "ok" else f"**{text}: {one['verdict']}**"
 
 

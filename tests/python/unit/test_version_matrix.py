@@ -11,7 +11,7 @@ from version_matrix.cases import cases
 from version_matrix.environment import Environment, InstallError, cuda_torch, installer_environ
 from version_matrix.judge import differences, judge
 from version_matrix.recipe import header_packages, make_recipe, name_of, torch_of
-from version_matrix.run_cpu import at_least, node_total_bytes
+from version_matrix.run_cpu import at_least, compare, node_total_bytes
 from version_matrix.run_gpu import worst
 from version_matrix.versions import TARGETS, SelectionError, Target, select
 
@@ -224,6 +224,19 @@ def test_alone_on_a_cpu_native_is_not_smaller_than_stock() -> None:
     assert at_least(served(GIB), served(2 * GIB))[0] == "ok"
     assert at_least(served(2 * GIB), served(GIB))[0] == "wrong"
     assert at_least(served(GIB), failed("x"))[0] == "wrong"
+
+
+def test_beside_a_neighbour_a_cpu_worker_answers_for_its_own_heap_only() -> None:
+    stock, alone = served(GIB), {**served(2 * GIB), "heap_bytes": [200 * MIB]}
+    grown = {**served(2 * GIB - 90 * MIB), "heap_bytes": [290 * MIB]}
+    found = compare(stock, alone, stock, grown, is_alone=False)
+    assert found["verdict"] == "ok"
+    assert found["native_difference_bytes"] == [-90 * MIB]
+    assert found["native_heap_difference_bytes"] == 90 * MIB
+    moved = {**grown, "kv_cache_bytes": [2 * GIB - 94 * MIB]}
+    assert compare(stock, alone, stock, moved, is_alone=False)["verdict"] == "wrong"
+    silent = {**moved, "heap_bytes": None}
+    assert compare(stock, alone, stock, silent, is_alone=False)["verdict"] == "wrong"
 
 
 def test_a_nodes_memory_is_read() -> None:
