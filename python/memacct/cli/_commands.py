@@ -39,6 +39,7 @@ COMMANDS = {
     "blackbox": Entry("_blackbox", "app", _RECORD),
     "report": Entry("_report", "report", _RECORD),
     "run": Entry("_run", "run", _ENGINES),
+    "plan": Entry("_plan", "plan", _ENGINES),
     "demo": Entry("_demo", "demo", _ENGINES),
     "metrics": Entry("_metrics", "metrics", _MACHINE),
     "sim": Entry("_sim", "app", _MACHINE),

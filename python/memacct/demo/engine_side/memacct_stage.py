@@ -225,6 +225,7 @@ class StageExtension:
             "available_bytes": getattr(self, "available_kv_cache_memory_bytes", None),
             "requested_bytes": getattr(self, "requested_memory", None),
             "peak_activation_bytes": getattr(self, "peak_activation_memory", None),
+            "weights_bytes": getattr(runner, "model_memory_usage", None),
             "graphs_estimate_bytes": getattr(self, "cudagraph_memory_estimate", None),
         }
         path = Path(os.environ["MEMACCT_STAGE_DIR"]) / f"worker-{os.getpid()}.json"

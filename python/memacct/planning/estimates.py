@@ -1,0 +1,85 @@
+"""What an engine takes besides weights and KV cache: estimates, each with its range and source.
+
+They are not laws. Each formula was fitted to starts of vLLM 0.33.0 with the shapes of public
+models (see docs/plan.md); drivers, attention libraries and the version of the engine move them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memacct._units import GIB, MIB
+
+from .cache_layers import is_latent
+from .parts import experts_count
+
+if TYPE_CHECKING:
+    from .model_config import ModelConfig
+
+_FLOAT_BYTES = 4
+_UNFOLDED_TOKENS = 65_536  # the most that vLLM unfolds at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A figure that nobody can know before the start.
+
+    Attributes:
+        bytes: what is reckoned with.
+        low_bytes: hardly less.
+        high_bytes: hardly more.
+        source: how it was come by, in words.
+    """
+
+    bytes: int
+    low_bytes: int
+    high_bytes: int
+    source: str
+
+
+def buffers(config: ModelConfig, sequences: int) -> Estimate:
+    """What the engine keeps from its start on: the runner's buffers, libraries' workspaces."""
+    counts = sequences * config.vocabulary_size * _FLOAT_BYTES  # how often each token was said
+    return Estimate(
+        bytes=counts + 128 * MIB,
+        low_bytes=64 * MIB,
+        high_bytes=counts + 512 * MIB,
+        source=f"a count of each token for {sequences} sequences, and 64 to 512 MiB of libraries",
+    )
+
+
+def activation(config: ModelConfig, tokens: int, sequences: int, tp: int) -> Estimate:
+    """The transient peak of one full batch: the widest layer, or the sampling of all sequences."""
+    inner = config.get("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim", default=0)
+    if experts_count(config) and config.get("moe_intermediate_size"):
+        chosen = int(config.get("num_experts_per_tok", "num_experts_per_token", default=1))
+        inner = max(int(inner or 0), chosen * int(config.get("moe_intermediate_size")))
+    width = 3 * (int(inner or 4 * config.hidden_size) // tp) + 4 * config.hidden_size
+    layer = tokens * width * 2 + (_latent_keys(config, tokens, tp) if is_latent(config) else 0)
+    sampling = sequences * config.vocabulary_size * 9
+    value = max(layer, sampling)
+    return Estimate(
+        bytes=value,
+        low_bytes=value * 6 // 10,
+        high_bytes=value * 17 // 10 + 64 * MIB,
+        source=f"{tokens:,} tokens through the widest layer, or sampling {sequences} sequences",
+    )
+
+
+def _latent_keys(config: ModelConfig, tokens: int, tp: int) -> int:
+    """Keys and values that a prefill unfolds from the latents of what came before it."""
+    width = config.size("qk_nope_head_dim") + config.size("v_head_dim")
+    return max(tokens, _UNFOLDED_TOKENS) * (config.heads_count // tp) * width * 2
+
+
+def graphs(*, enforce_eager: bool) -> Estimate:
+    """CUDA graphs, which newer engines take off the KV cache."""
+    if enforce_eager:
+        return Estimate(bytes=0, low_bytes=0, high_bytes=0, source="none: eager")
+    return Estimate(
+        bytes=GIB // 2,
+        low_bytes=64 * MIB,
+        high_bytes=9 * GIB // 5,
+        source="0.06 to 1.8 GiB in starts of 17 models; more sequences, more graphs",
+    )

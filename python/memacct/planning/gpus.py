@@ -1,0 +1,101 @@
+"""The GPU that a plan is for: one of this machine as it is now, a known card, or a size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from memacct._errors import ConfigError
+from memacct._units import GIB, MIB, parse_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memacct._core import DeviceMemory
+
+_SMALLEST_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Somebody else's process on a GPU."""
+
+    pid: int
+    process_used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """Where the engine is to run.
+
+    Attributes:
+        title: for people.
+        total_bytes: what a utilization is a part of.
+        free_bytes: what is free of it; all of it on a card that is only named.
+        holders: whose the rest is, largest first; empty where nobody is listed.
+        live: it is a GPU of this machine, read now.
+        source: where the total comes from.
+    """
+
+    title: str
+    total_bytes: int
+    free_bytes: int
+    holders: tuple[Holder, ...] = ()
+    live: bool = False
+    source: str
+
+
+def named_gpu(text: str) -> Gpu:
+    """A card by name, or any by its size.
+
+    Raises:
+        ConfigError: neither a known name nor a size of 256 MiB and more.
+    """
+    wanted = text.strip().lower().replace("_", "-").replace(" ", "-")
+    known = json.loads(resources.files(__package__).joinpath("gpus.json").read_text())["gpus"]
+    for card in known:
+        if wanted in {card["name"], *card["aliases"]}:
+            total = round(card["total_gib"] * GIB)
+            return Gpu(
+                title=card["title"], total_bytes=total, free_bytes=total, source=card["source"]
+            )
+    try:
+        total = parse_bytes(text)
+    except ValueError:
+        total = 0
+    if total < _SMALLEST_BYTES:
+        names = ", ".join(card["name"] for card in known)
+        raise ConfigError(
+            f"--gpu {text!r} is neither 'free' nor one of {names} nor a size such as 80GiB"
+        )
+    return Gpu(title="a GPU of that size", total_bytes=total, free_bytes=total, source="as given")
+
+
+def live_gpu(devices: Sequence[DeviceMemory], index: int) -> Gpu:
+    """A GPU of this machine as it was just read.
+
+    Raises:
+        ConfigError: there is no such GPU.
+    """
+    found = next((each for each in devices if each.index == index), None)
+    if found is None:
+        have = ", ".join(str(each.index) for each in devices) or "none"
+        raise ConfigError(f"--device {index}: this machine's GPUs are {have}")
+    holders = [
+        Holder(pid=each.pid, process_used_bytes=each.process_used_bytes)
+        for each in found.processes
+        if each.owner != "own"
+    ]
+    holders.sort(key=lambda each: -(each.process_used_bytes or 0))
+    # CUDA's total, which the engine takes its part of, leaves out what the driver reserves.
+    total = found.cuda_total_bytes or found.total_bytes - (found.reserved_bytes or 0)
+    return Gpu(
+        title=f"GPU {found.index} {found.name}",
+        total_bytes=total,
+        free_bytes=found.free_bytes,
+        holders=tuple(holders),
+        live=True,
+        source="this machine, now",
+    )

@@ -1,0 +1,144 @@
+"""What a model's weights take on one GPU: from its files, else from its architecture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memacct._errors import ConfigError
+
+from .checkpoint import loaded_bytes, stored_parameters_count, stored_tensors
+from .model_config import DTYPE_BYTES
+from .part import FIRST, LAST
+from .parts import has_formula, parameters_count, parts
+from .pool import stage_of_layers
+from .quantised import stored_bits
+from .rotary import rotary_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .model_config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What the weights take on the fullest of the GPUs.
+
+    Attributes:
+        bytes: the best figure; None if neither the files nor the architecture tell.
+        low_bytes: not less than this.
+        high_bytes: not more than this.
+        parameters_count: of the whole model, as counted in public.
+        parts_bytes: by kind, where they come from the architecture.
+        source: where the figure comes from, in words.
+    """
+
+    bytes: int | None
+    low_bytes: int | None
+    high_bytes: int | None
+    parameters_count: int | None
+    parts_bytes: Mapping[str, int]
+    source: str
+
+
+UNKNOWN = Weights(
+    bytes=None, low_bytes=None, high_bytes=None, parameters_count=None, parts_bytes={}, source=""
+)
+# An allocator rounds every tensor up, and formats are repacked for their kernels: what was seen
+# between this arithmetic and engines' own figures is below these parts of the whole.
+_EXACT_RATIO, _REPACKED_RATIO = 0.005, 0.03
+
+
+def model_weights(config: ModelConfig, *, dtype: str = "auto", tp: int = 1, pp: int = 1) -> Weights:
+    """What the weights take on one GPU of `tp` that share each layer, in `pp` stages.
+
+    Raises:
+        ConfigError: a file of the model is broken, or its layers cannot be split so.
+    """
+    element = config.dtype(dtype)
+    tensors = stored_tensors(config.folder) if config.path.name == "config.json" else None
+    formula = _from_parts(config, element, tp, pp) if has_formula(config) else None
+    if tensors is None:
+        if formula is not None:
+            return formula
+        return _unknown(config)
+    whole = loaded_bytes(tensors, config, element) + rotary_bytes(config, element)
+    count = stored_parameters_count(tensors, config)
+    if tp * pp == 1:
+        copies = formula.parts_bytes.get("copies", 0) if formula else 0
+        return _known(whole + copies, count, "the headers of its safetensors files", config)
+    if formula is not None and formula.bytes is not None:
+        alone = _from_parts(config, element, 1, 1).bytes
+        share = whole * formula.bytes // alone if alone else None
+        source = "its safetensors files, shared out as its architecture is"
+        return _known(share, count, source, config)
+    low = whole // (tp * pp)
+    source = "its safetensors files; how they are shared out is not known"
+    return Weights(
+        bytes=low,
+        low_bytes=low,
+        high_bytes=whole // pp if pp > 1 else whole,
+        parameters_count=count,
+        parts_bytes={},
+        source=source,
+    )
+
+
+def _unknown(config: ModelConfig) -> Weights:
+    what = f"{config.architecture} ({config.model_type})"
+    source = f"not known: no safetensors files beside {config.path.name}, no formula for {what}"
+    return Weights(
+        bytes=None,
+        low_bytes=None,
+        high_bytes=None,
+        parameters_count=None,
+        parts_bytes={},
+        source=source,
+    )
+
+
+def _known(
+    value: int | None,
+    count: int | None,
+    source: str,
+    config: ModelConfig,
+    parts_bytes: Mapping[str, int] | None = None,
+) -> Weights:
+    ratio = _REPACKED_RATIO if config.quantization else _EXACT_RATIO
+    margin = int(value * ratio) if value is not None else 0
+    return Weights(
+        bytes=value,
+        low_bytes=None if value is None else value - margin,
+        high_bytes=None if value is None else value + margin,
+        parameters_count=count,
+        parts_bytes=parts_bytes or {},
+        source=source,
+    )
+
+
+def _from_parts(config: ModelConfig, dtype: str, tp: int, pp: int) -> Weights:
+    bits = stored_bits(config, DTYPE_BYTES[dtype] * 8)
+    if bits is None:
+        return _unknown(config)
+    if config.vocabulary_size and tp > 1 and config.hidden_size % tp:
+        raise ConfigError(f"a width of {config.hidden_size} cannot be split over {tp} GPUs")
+    stage_of = stage_of_layers(config.layers_count, pp)
+    stages: list[Counter[str]] = [Counter() for _ in range(pp)]
+    for part in parts(config, tp):
+        kept_bits: float = DTYPE_BYTES[dtype] * 8
+        if part.wide:
+            kept_bits = 32
+        elif part.quantised and part.kind in bits.kinds:
+            kept_bits = bits.per_element
+        size = int(part.elements_count * kept_bits / 8)
+        where = {FIRST: 0, LAST: pp - 1}.get(part.layer)
+        stages[stage_of[part.layer] if where is None else where][part.kind] += size
+        if part.kind == "embedding" and config.tied and pp > 1:
+            stages[-1]["head"] += size
+    for stage in stages:
+        stage["rotary"] = rotary_bytes(config, dtype)
+    fullest = max(stages, key=lambda stage: sum(stage.values()))
+    source = "the shapes of its architecture"
+    return _known(sum(fullest.values()), parameters_count(config), source, config, dict(fullest))

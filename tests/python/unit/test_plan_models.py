@@ -1,0 +1,119 @@
+"""Public models: their parameters and the bytes of a token are known to the last one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from public_models import PUBLIC, write_config
+
+from memacct import planning
+from memacct._errors import ConfigError
+from memacct._units import GIB
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def layers_of(
+    folder: Path, config: dict[str, Any], **settings: Any
+) -> tuple[planning.CacheLayer, ...]:
+    read = planning.read_config(write_config(folder, config))
+    return planning.cache_layers(read, planning.CacheSettings(**settings))
+
+
+def token_bytes(layers: tuple[planning.CacheLayer, ...]) -> int:
+    return sum(layer.token_bytes or 0 for layer in layers)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_parameters_are_those_counted_in_public(tmp_path: Path, name: str) -> None:
+    config = planning.read_config(write_config(tmp_path, PUBLIC[name].config))
+    assert planning.parameters_count(config) == PUBLIC[name].parameters_count
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_token_takes_what_the_dimensions_say(tmp_path: Path, name: str) -> None:
+    assert token_bytes(layers_of(tmp_path, PUBLIC[name].config)) == PUBLIC[name].token_bytes
+
+
+def test_an_fp8_cache_is_half_of_a_bfloat16_one(tmp_path: Path) -> None:
+    config = PUBLIC["Llama-3.1-8B"].config
+    assert token_bytes(layers_of(tmp_path, config, kv_dtype="fp8")) == 65_536
+
+
+def test_heads_are_split_and_then_copied(tmp_path: Path) -> None:
+    config = PUBLIC["Qwen2.5-7B"].config  # 4 key and value heads, 28 of queries
+    per_gpu = {
+        tp: token_bytes(layers_of(tmp_path, config, tensor_parallel_size=tp)) for tp in (1, 2, 4)
+    }
+    assert per_gpu == {1: 57_344, 2: 28_672, 4: 14_336}
+    llama = PUBLIC["Llama-3.1-8B"].config  # 8 and 32: with 16 GPUs each head is on two of them
+    assert token_bytes(layers_of(tmp_path, llama, tensor_parallel_size=16)) == 131_072 // 8
+
+
+def test_latents_are_on_every_gpu(tmp_path: Path) -> None:
+    config = PUBLIC["DeepSeek-V3"].config
+    split = layers_of(tmp_path, config, tensor_parallel_size=8)
+    assert token_bytes(split) == 61 * 576 * 2
+
+
+def test_heads_that_cannot_be_split_are_named(tmp_path: Path) -> None:
+    config = PUBLIC["Qwen2.5-7B"].config
+    with pytest.raises(ConfigError, match="28 attention heads cannot be split over 8 GPUs"):
+        layers_of(tmp_path, config, tensor_parallel_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "sliding", "full", "window"),
+    [("gemma-3-1b", 22, 4, 512), ("gemma-2-9b", 21, 21, 4096), ("gpt-oss-20b", 12, 12, 128)],
+)
+def test_which_layers_slide(
+    tmp_path: Path, name: str, sliding: int, full: int, window: int
+) -> None:
+    layers = layers_of(tmp_path, PUBLIC[name].config)
+    kinds = [layer.kind for layer in layers]
+    assert (kinds.count("sliding"), kinds.count("full")) == (sliding, full)
+    assert {layer.window_tokens for layer in layers if layer.kind == "sliding"} == {window}
+
+
+def test_a_window_that_is_switched_off_is_none(tmp_path: Path) -> None:
+    layers = layers_of(tmp_path, PUBLIC["Qwen2.5-7B"].config)
+    assert {layer.kind for layer in layers} == {"full"}
+
+
+def test_layers_that_share_the_cache_of_others_keep_none(tmp_path: Path) -> None:
+    config = PUBLIC["gemma-3-1b"].config | {"num_kv_shared_layers": 10}
+    assert [layer.layer for layer in layers_of(tmp_path, config)] == list(range(16))
+
+
+def test_chunks_of_llama_4(tmp_path: Path) -> None:
+    text = PUBLIC["Llama-3.1-8B"].config | {"model_type": "llama4_text"}
+    config = {
+        "model_type": "llama4",
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "text_config": text | {"attention_chunk_size": 8192},
+    }
+    kinds = [layer.kind for layer in layers_of(tmp_path, config)]
+    assert kinds[:4] == ["chunked", "chunked", "chunked", "full"]
+    assert kinds.count("full") == 8
+
+
+def test_a_cache_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    config = PUBLIC["DeepSeek-V3"].config | {"model_type": "deepseek_v32"}
+    with pytest.raises(ConfigError, match="keeps a cache that plan does not know"):
+        layers_of(tmp_path, config)
+
+
+# GiB of weights in starts of vLLM that were published, each on one GPU ("Model loading took").
+@pytest.mark.parametrize(
+    ("name", "logged_gib"),
+    [("Llama-3.1-8B", 14.99), ("Qwen2.5-0.5B", 0.93), ("Qwen2.5-7B", 14.29)],
+)
+def test_weights_are_those_that_engines_logged(
+    tmp_path: Path, name: str, logged_gib: float
+) -> None:
+    config = planning.read_config(write_config(tmp_path, PUBLIC[name].config))
+    found = planning.model_weights(config).bytes
+    assert found is not None
+    assert found / GIB == pytest.approx(logged_gib, rel=0.007)
