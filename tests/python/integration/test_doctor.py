@@ -102,9 +102,8 @@ def can_run(prefix: tuple[str, ...]) -> bool:
     return not prefix or subprocess.run(command, check=False).returncode == 0
 
 
-def look(gpu: SimulatedGpu, *, probe: bool = False, **environ: str) -> dict[str, Any]:
-    env = {**os.environ, "MALLOC_ARENA_MAX": "4", **environ}
-    env.update({"PROBE": "1"} if probe else {})
+def look(gpu: SimulatedGpu, *, probe: bool = False) -> dict[str, Any]:
+    env = {**os.environ, "MALLOC_ARENA_MAX": "4", **({"PROBE": "1"} if probe else {})}
     done = gpu.run(
         [sys.executable, "-c", LOOK], env=env, capture_output=True, text=True, timeout=60
     )
@@ -134,57 +133,72 @@ def test_a_machine_s_findings(name: str) -> None:
     ) == (name.startswith("namespace-"))
 
 
-@pytest.mark.parametrize(
-    ("setting", "key", "level", "says"),
-    [
-        ({"CUDA_VISIBLE_DEVICES": ""}, "settings.visible_devices", "problem", "set and empty"),
-        ({"CUDA_VISIBLE_DEVICES": "0,7"}, "settings.visible_devices", "warning", "makes 1 of 2"),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-x"}, "settings.visible_devices", "problem", "makes 0 of 1"),
-        ({"CUDA_VISIBLE_DEVICES": "0,0"}, "settings.visible_devices", "problem", "makes 0 of 2"),
-        (
-            {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64, expandable_segments:True"},
-            "settings.expandable_segments",
-            "warning",
-            "PYTORCH_CUDA_ALLOC_CONF has",
-        ),
-        ({"VLLM_PLUGINS": "lora"}, "settings.plugins", "warning", "leaves memacct's plugin out"),
-        ({"MEMACCT_VLLM": "yes"}, "settings.memacct", "problem", "MEMACCT_VLLM=yes"),
-        ({"MEMACCT_REPORTDIR": "x"}, "settings.memacct", "warning", "is no setting of memacct"),
-        ({"MALLOC_ARENA_MAX": "1"}, "settings.arenas", "note", "MALLOC_ARENA_MAX=1"),
-        (
-            {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"},
-            "settings.cuda_graphs",
-            "warning",
-            "ESTIMATE_CUDAGRAPHS=0",
-        ),
-    ],
-)
-def test_a_setting_that_hurts(
-    hall: SimulatedGpu, setting: dict[str, str], key: str, level: str, says: str
-) -> None:
-    found = [f for f in look(hall, **setting)["findings"] if f["key"] == key]
-    assert [f["level"] for f in found] == [level]
-    assert says in found[0]["what"]
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"CUDA_VISIBLE_DEVICES": "1,0"},
-        {"VLLM_PLUGINS": "lora,memacct"},
-        {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"},
-    ],
-)
-def test_a_setting_that_does_not(hall: SimulatedGpu, setting: dict[str, str]) -> None:
-    keys = [f["key"] for f in look(hall, **setting)["findings"] if f["topic"] == "settings"]
-    assert keys == ["settings.all"]
-
-
 @pytest.fixture(scope="module")
 def hall() -> Any:
     """A machine with two GPUs."""
     with SimulatedGpu(total_bytes="32GiB", count=2, reserved_bytes="500MiB") as gpu:
         yield gpu
+
+
+# Reads the machine once and judges it with each of the settings that it is given.
+LOOK_WITH = """
+import dataclasses, json, sys
+from memacct.doctor import judge
+from memacct.doctor._facts import read_machine
+machine = read_machine({})
+machines = [dataclasses.replace(machine, environ=environ) for environ in json.load(sys.stdin)]
+print(json.dumps([judge(each).to_dict() for each in machines]))
+"""
+HURTING: list[tuple[dict[str, str], str, str, str]] = [
+    ({"CUDA_VISIBLE_DEVICES": ""}, "settings.visible_devices", "problem", "set and empty"),
+    ({"CUDA_VISIBLE_DEVICES": "0,7"}, "settings.visible_devices", "warning", "makes 1 of 2"),
+    ({"CUDA_VISIBLE_DEVICES": "GPU-x"}, "settings.visible_devices", "problem", "makes 0 of 1"),
+    ({"CUDA_VISIBLE_DEVICES": "0,0"}, "settings.visible_devices", "problem", "makes 0 of 2"),
+    (
+        {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64, expandable_segments:True"},
+        "settings.expandable_segments",
+        "warning",
+        "PYTORCH_CUDA_ALLOC_CONF has",
+    ),
+    ({"VLLM_PLUGINS": "lora"}, "settings.plugins", "warning", "leaves memacct's plugin out"),
+    ({"MEMACCT_VLLM": "yes"}, "settings.memacct", "problem", "MEMACCT_VLLM=yes"),
+    ({"MEMACCT_REPORTDIR": "x"}, "settings.memacct", "warning", "is no setting of memacct"),
+    ({"MALLOC_ARENA_MAX": "1"}, "settings.arenas", "note", "MALLOC_ARENA_MAX=1"),
+    (
+        {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0"},
+        "settings.cuda_graphs",
+        "warning",
+        "ESTIMATE_CUDAGRAPHS=0",
+    ),
+]
+HARMLESS = (
+    {"CUDA_VISIBLE_DEVICES": "1,0"},
+    {"VLLM_PLUGINS": "lora,memacct"},
+    {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False"},
+    {"MEMACCT_VLLM": "1", "MEMACCT_SIM_MACHINE": "x"},
+)
+
+
+def test_settings_that_hurt_and_such_as_do_not(hall: SimulatedGpu) -> None:
+    environs = [{"MALLOC_ARENA_MAX": "4", **each} for each in (*(h[0] for h in HURTING), *HARMLESS)]
+    done = hall.run(
+        [sys.executable, "-c", LOOK_WITH],
+        input=json.dumps(environs),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [
+        [f for f in each["findings"] if f["topic"] == "settings"]
+        for each in json.loads(done.stdout)
+    ]
+    for (setting, key, level, says), found in zip(HURTING, told, strict=False):
+        assert [(f["key"], f["level"]) for f in found] == [(key, level)], setting
+        assert says in found[0]["what"]
+        assert found[0]["why"] or found[0]["fix"]
+    for setting, found in zip(HARMLESS, told[len(HURTING) :], strict=True):
+        assert [f["key"] for f in found] == ["settings.all"], setting
 
 
 def doctor(gpu: SimulatedGpu, *arguments: str, **environ: str) -> subprocess.Popen[str]:
@@ -199,12 +213,13 @@ def doctor(gpu: SimulatedGpu, *arguments: str, **environ: str) -> subprocess.Pop
 
 def test_a_neighbour_s_move_is_told_to_the_byte(hall: SimulatedGpu) -> None:
     with hall.tenant("3GiB", device=0) as tenant:
-        process = doctor(hall, "--watch", "1500ms", "--json")
+        process = doctor(hall, "--watch", "2s", "--json")
         assert process.stderr is not None
         while "watching the GPUs" not in process.stderr.readline():
             assert process.poll() is None
         tenant.allocate("512MiB")
-        tenant.free("128MiB")
+        # Some samples later, of which each asks once for the memory of each GPU.
+        tenant.when(pid=process.pid, nvml_memory_queries=60, then="free:128MiB")
         told = json.loads(process.communicate(timeout=60)[0])["watch"]
         first, second = told["gpus"]
         (mover,) = first["movers"]
