@@ -253,7 +253,7 @@ def _no_bytes(name: str, pids: list[int]) -> Finding:
 def _zero_bytes(name: str, pids: list[int]) -> Finding:
     return warning(
         "processes.zero_bytes",
-        f"{name}: {_pids(pids)} are listed with 0 bytes",
+        f"{name}: {_pids(pids)} in the driver's list with 0 bytes",
         why=_ZERO_BYTES,
         fix=_ZERO_BYTES_FIX,
         source=_ZERO_BYTES_SOURCE,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from memacct._units import GIB, MIB
-from memacct.sim import SimulatedGpu, scenarios
+from memacct.sim import Faults, SimulatedGpu, scenarios
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -266,3 +266,12 @@ def test_another_interpreter_is_asked_and_a_wrong_one_is_one_sentence(hall: Simu
     assert process.returncode == 2
     assert err.startswith("memacct: python='/nonexistent/python' cannot be asked")
     assert "Traceback" not in err
+
+
+def test_a_neighbour_that_is_listed_with_0_bytes_is_unknown() -> None:
+    zero = Faults(pid_bytes={"all": 0})
+    with SimulatedGpu(total_bytes="32GiB", faults=zero) as gpu, gpu.tenant("3GiB") as tenant:
+        findings = look(gpu)["findings"]
+    (found,) = [f for f in findings if f["key"] == "processes.zero_bytes"]
+    assert f"pid {tenant.pid} in the driver's list with 0 bytes" in found["what"]
+    assert found["level"] == "warning"
