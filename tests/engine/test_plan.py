@@ -17,9 +17,9 @@ from memacct.demo.engine import EngineOptions
 from memacct.planning import MemoryPlan, PlanSettings, make_plan, read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from memacct.demo.engine import EngineResult
     from memacct.demo.warm import WarmEngines
 
 pytestmark = pytest.mark.engine
@@ -59,35 +59,49 @@ def plan_of(folder: Path, kv_cache_bytes: int, **changed: Any) -> MemoryPlan:
     return make_plan(read_config(folder), made)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_plan_is_what_the_engine_logs(
-    warm: WarmEngines, tmp_path: Path, name: str, say: Callable[[str], None]
-) -> None:
-    case = CASES[name]
-    folder = write_model(tmp_path, case.model)
-    given = GIVEN.get(case.model)
-    arguments = {
-        "model": str(folder),
-        "load_format": "dummy",
+def start(warm: WarmEngines, name: str, given: int | None, **arguments: Any) -> EngineResult:
+    """Starts an engine with the tests' batch; it has found, or was given, bytes for its cache."""
+    told = {
         "max_model_len": LENGTH,
         "max_num_seqs": SEQUENCES,
         "max_num_batched_tokens": BATCH,
         **({"kv_cache_memory_bytes": given} if given else {}),
-        **case.engine,
+        **arguments,
     }
-    options = EngineOptions(budget_bytes=8 * GIB, arguments=arguments)
-    result = warm.start(options, f"plan-{case.model}").finish()
+    result = warm.start(EngineOptions(budget_bytes=8 * GIB, arguments=told), name).finish()
     assert result.served, result.error
+    return result
+
+
+def assert_agrees(plan: MemoryPlan, result: EngineResult) -> None:
+    """Tokens and concurrency to the digit, weights to 0.5 %."""
     (worker,) = result.workers
     logged = SIZE.search(result.log_path.read_text())
     assert logged is not None
-    plan = plan_of(folder, given or worker["available_bytes"], **case.plan)
     assert plan.capacity is not None
     assert plan.capacity.blocks_count == worker["num_gpu_blocks"]
     assert f"{plan.capacity.tokens_count:,}" == logged[1]
     assert f"{plan.capacity.requests_ratio:.2f}" == logged[2]
-    say(
-        f"{name}: {logged[1]} tokens, {logged[2]}x; weights {worker['weights_bytes']:,}, "
-        f"planned {plan.weights.bytes:,}; peak {worker['peak_activation_bytes']}, "
-        f"planned {plan.activation.low_bytes} to {plan.activation.high_bytes}"
-    )
+    assert plan.weights.bytes == pytest.approx(worker["weights_bytes"], rel=0.005)
+    if worker["peak_activation_bytes"] is not None:
+        low, high = plan.activation.low_bytes, plan.activation.high_bytes
+        assert low <= worker["peak_activation_bytes"] <= high
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plan_is_what_the_engine_logs(warm: WarmEngines, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    folder = write_model(tmp_path, case.model)
+    given = GIVEN.get(case.model)
+    engine = {"model": str(folder), "load_format": "dummy", **case.engine}
+    result = start(warm, f"plan-{case.model}", given, **engine)
+    room = given or result.workers[0]["available_bytes"]
+    assert_agrees(plan_of(folder, room, **case.plan), result)
+
+
+def test_files_are_read_as_the_engine_loads_them(warm: WarmEngines) -> None:
+    result = start(warm, "plan-files", None, max_model_len=2048)
+    room = result.workers[0]["available_bytes"]
+    plan = plan_of(warm.bench.model, room, max_model_len_tokens=2048)
+    assert plan.weights.source == "the headers of its safetensors files"
+    assert_agrees(plan, result)

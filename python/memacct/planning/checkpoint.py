@@ -28,6 +28,8 @@ _BITS |= {"F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 _SCALES = re.compile(r"scale|zero_point|absmax|\.g_idx$|A_log$|e_score_correction_bias$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_JOINED = re.compile(r"\.(?:([qkv])|(gate|up))_proj\.")
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 _TABLES = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embeddings.weight")
 
 
@@ -110,18 +112,24 @@ def _tensor(path: Path, name: str, entry: Any) -> StoredTensor:
     return StoredTensor(name=name, dtype=entry["dtype"], shape=tuple(entry.get("shape", ())))
 
 
-def loaded_bytes(tensors: tuple[StoredTensor, ...], config: ModelConfig, dtype: str) -> int:
-    """What an engine on one GPU loads of them, in its own type, vocabulary padded.
+def loaded_sizes(
+    tensors: tuple[StoredTensor, ...], config: ModelConfig, dtype: str
+) -> Iterator[int]:
+    """What an engine on one GPU loads of each, in its own type, with the vocabulary padded.
 
     Tensors of plain numbers take the engine's type; quantised ones and their scales stay as they
     are stored. What the model does not use is left out: a second head where the embedding is
-    tied, layers after the last (for speculation), tables of rotary frequencies.
+    tied, layers after the last (for speculation), tables of rotary frequencies. Matrices that the
+    engine joins (queries with keys and values, gate with up) are one.
     """
-    return sum(
-        _loaded(tensor, config, DTYPE_BYTES[dtype])
-        for tensor in tensors
-        if _is_used(tensor.name, config)
-    )
+    joined: dict[str, int] = {}
+    for tensor in tensors:
+        if _is_used(tensor.name, config):
+            size = _loaded(tensor, config, DTYPE_BYTES[dtype])
+            key = _JOINED.sub(lambda m: ".qkv." if m[1] else ".gate_up.", tensor.name)
+            key = _EXPERT.sub(".experts.", key)
+            joined[key] = joined.get(key, 0) + size
+    yield from joined.values()
 
 
 def stored_parameters_count(tensors: tuple[StoredTensor, ...], config: ModelConfig) -> int | None:

@@ -28,8 +28,8 @@ def _mamba2(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     hidden, inner = config.hidden_size, mamba2_inner_size(config)
     heads, _, groups, state, kernel = mamba2_sizes(config)
     convolved = inner + 2 * groups * state
-    projections = (hidden * (inner + convolved + heads) + inner * hidden) // tp
-    yield Part(kind="mixer", layer=layer, elements_count=projections, quantised=True)
+    for count in (hidden * (inner + convolved + heads), inner * hidden):
+        yield Part(kind="mixer", layer=layer, elements_count=count // tp, quantised=True)
     small = convolved * kernel + heads  # with the bias of the time step
     small += convolved if config.get("use_conv_bias", "mamba_conv_bias", default=True) else 0
     if config.get("use_bias", "mamba_proj_bias", default=False):
@@ -48,8 +48,9 @@ def _mamba1(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     state, kernel = config.size("mamba_d_state"), config.size("mamba_d_conv")
     rank = config.get("mamba_dt_rank", default="auto")
     rank = ceil_div(hidden, 16) if rank == "auto" else int(rank)
-    projections = hidden * 2 * inner + inner * (rank + 2 * state) + rank * inner + inner * hidden
-    yield Part(kind="mixer", layer=layer, elements_count=projections // tp, quantised=True)
+    matrices = (hidden * 2 * inner, inner * (rank + 2 * state), rank * inner, inner * hidden)
+    for count in matrices:
+        yield Part(kind="mixer", layer=layer, elements_count=count // tp, quantised=True)
     small = inner * (kernel + 2)  # the convolution, its bias, that of the time step
     yield Part(kind="mixer", layer=layer, elements_count=small // tp)
     yield Part(kind="norms", layer=layer, elements_count=rank + 2 * state)
@@ -62,8 +63,9 @@ def _delta_net(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     keys = config.size("linear_num_key_heads") * config.size("linear_key_head_dim")
     values = value_heads * config.size("linear_value_head_dim")
     kernel = config.size("linear_conv_kernel_dim")
-    projections = hidden * (2 * keys + 2 * values + 2 * value_heads) + values * hidden
-    yield Part(kind="mixer", layer=layer, elements_count=projections // tp, quantised=True)
+    matrices = (hidden * (2 * keys + 2 * values), hidden * 2 * value_heads, values * hidden)
+    for count in matrices:
+        yield Part(kind="mixer", layer=layer, elements_count=count // tp, quantised=True)
     small = (2 * keys + values) * kernel + value_heads
     yield Part(kind="mixer", layer=layer, elements_count=small // tp)
     yield Part(kind="mixer", layer=layer, elements_count=value_heads // tp, wide=True)

@@ -72,8 +72,8 @@ def _layer(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     if config.model_type == "nemotron_h":
         yield Part(kind="norms", layer=layer, elements_count=hidden)
     else:
-        norms = 4 if config.model_type in _FOUR_NORMS else 2
-        yield Part(kind="norms", layer=layer, elements_count=norms * hidden)
+        for _ in range(4 if config.model_type in _FOUR_NORMS else 2):
+            yield Part(kind="norms", layer=layer, elements_count=hidden)
     if layer in state_layers(config):
         yield from mixer_parts(config, layer, tp)
     if layer in attention_layers(config):
@@ -82,12 +82,9 @@ def _layer(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
         )
     if config.model_type == "nemotron_h":
         if str(config.get("hybrid_override_pattern"))[layer] == "-":
-            yield Part(
-                kind="mlp",
-                layer=layer,
-                elements_count=2 * hidden * config.size("intermediate_size") // tp,
-                quantised=True,
-            )
+            count = hidden * config.size("intermediate_size") // tp
+            for _ in ("up", "down"):
+                yield Part(kind="mlp", layer=layer, elements_count=count, quantised=True)
     elif _is_sparse(config, layer):
         yield from _experts(config, layer, tp)
     else:
@@ -99,8 +96,8 @@ def _attention(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     queries = config.heads_count // tp * head
     keys = kv_heads_per_gpu(config, tp) * head
     gated = 2 if config.model_type == "qwen3_next" else 1  # its queries come with gates
-    projections = hidden * (gated * queries + 2 * keys) + queries * hidden
-    yield Part(kind="attention", layer=layer, elements_count=projections, quantised=True)
+    for count in (hidden * (gated * queries + 2 * keys), queries * hidden):
+        yield Part(kind="attention", layer=layer, elements_count=count, quantised=True)
     small = 0
     biased = config.get("qkv_bias", "attention_bias", default=config.model_type in _QKV_BIAS)
     if biased or config.model_type in _QKV_BIAS:
@@ -112,7 +109,8 @@ def _attention(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     if config.model_type == "gpt_oss":
         small += config.heads_count // tp  # sinks
     if config.model_type in _HEAD_NORMS:
-        small += 2 * head
+        for _ in ("queries", "keys"):
+            yield Part(kind="norms", layer=layer, elements_count=head)
     elif config.model_type == "olmo2":
         small += (config.heads_count + config.kv_heads_count) * head
     yield Part(kind="attention", layer=layer, elements_count=small)
@@ -123,20 +121,26 @@ def _latent(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     plain, rotated = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
     value, latent = config.size("v_head_dim"), config.size("kv_lora_rank")
     rank = config.get("q_lora_rank")
-    # What makes the latents is on every GPU; what reads them is split by heads.
-    count = hidden * (latent + rotated) + latent * heads * (plain + value) + heads * value * hidden
-    count += rank * (hidden + heads * (plain + rotated)) if rank else 0
-    count += 0 if rank else hidden * heads * (plain + rotated)
-    yield Part(kind="attention", layer=layer, elements_count=count, quantised=True)
+    matrices = [hidden * (latent + rotated), latent * heads * (plain + value)]
+    if rank:
+        # What makes the latents is on every GPU, in one matrix; what reads them is split by heads.
+        matrices = [hidden * (rank + latent + rotated), rank * heads * (plain + rotated)]
+        matrices += [latent * heads * (plain + value)]
+    else:
+        matrices += [hidden * heads * (plain + rotated)]
+    for count in (*matrices, heads * value * hidden):
+        yield Part(kind="attention", layer=layer, elements_count=count, quantised=True)
     yield Part(kind="norms", layer=layer, elements_count=latent + (rank or 0))
-    # For decoding vLLM keeps the two halves of the latents' reader once more, unquantised.
-    copies = heads * latent * (plain + value)
-    yield Part(kind="copies", layer=layer, elements_count=copies)
+    if config.quantization:
+        # For decoding vLLM keeps the latents' reader once more, unquantised.
+        copies = heads * latent * (plain + value)
+        yield Part(kind="copies", layer=layer, elements_count=copies)
 
 
 def _mlp(config: ModelConfig, layer: int, width: int, tp: int) -> Iterator[Part]:
-    count = 3 * config.hidden_size * width // tp
-    yield Part(kind="mlp", layer=layer, elements_count=count, quantised=True)
+    count = config.hidden_size * width // tp
+    for each in (2 * count, count):  # gate and up in one, down
+        yield Part(kind="mlp", layer=layer, elements_count=each, quantised=True)
 
 
 def _is_sparse(config: ModelConfig, layer: int) -> bool:
@@ -164,8 +168,9 @@ def _experts(config: ModelConfig, layer: int, tp: int) -> Iterator[Part]:
     hidden, count = config.hidden_size, experts_count(config)
     width = int(config.get("moe_intermediate_size", "intermediate_size"))
     yield Part(kind="norms", layer=layer, elements_count=hidden * count)  # the router
-    size = count * 3 * hidden * width // tp
-    yield Part(kind="experts", layer=layer, elements_count=size, quantised=True)
+    size = count * hidden * width // tp
+    for each in (2 * size, size):
+        yield Part(kind="experts", layer=layer, elements_count=each, quantised=True)
     if config.model_type == "gpt_oss":
         biases = count * (2 * width // tp + hidden + 1)
         yield Part(kind="experts", layer=layer, elements_count=biases)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
 
-from .checkpoint import loaded_bytes, stored_parameters_count, stored_tensors
+from .allocator_rounding import allocated_bytes
+from .checkpoint import loaded_sizes, stored_parameters_count, stored_tensors
 from .model_config import DTYPE_BYTES
 from .part import FIRST, LAST
 from .parts import has_formula, parameters_count, parts
 from .pool import stage_of_layers
 from .quantised import stored_bits
-from .rotary import rotary_bytes
+from .rotary import rotary_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,8 @@ def model_weights(config: ModelConfig, *, dtype: str = "auto", tp: int = 1, pp: 
         if formula is not None:
             return formula
         return _unknown(config)
-    whole = loaded_bytes(tensors, config, element) + rotary_bytes(config, element)
+    sizes = [*rotary_tables(config, element), *loaded_sizes(tensors, config, element)]
+    whole = allocated_bytes(sizes)
     count = stored_parameters_count(tensors, config)
     if tp * pp == 1:
         copies = formula.parts_bytes.get("copies", 0) if formula else 0
@@ -125,20 +127,22 @@ def _from_parts(config: ModelConfig, dtype: str, tp: int, pp: int) -> Weights:
     if config.vocabulary_size and tp > 1 and config.hidden_size % tp:
         raise ConfigError(f"a width of {config.hidden_size} cannot be split over {tp} GPUs")
     stage_of = stage_of_layers(config.layers_count, pp)
-    stages: list[Counter[str]] = [Counter() for _ in range(pp)]
+    plain_bits = DTYPE_BYTES[dtype] * 8
+    stages = [[("rotary", each) for each in rotary_tables(config, dtype)] for _ in range(pp)]
     for part in parts(config, tp):
-        kept_bits: float = DTYPE_BYTES[dtype] * 8
-        if part.wide:
-            kept_bits = 32
-        elif part.quantised and part.kind in bits.kinds:
+        kept_bits: float = 32 if part.wide else plain_bits
+        if part.quantised and part.kind in bits.kinds:
             kept_bits = bits.per_element
         size = int(part.elements_count * kept_bits / 8)
         where = {FIRST: 0, LAST: pp - 1}.get(part.layer)
-        stages[stage_of[part.layer] if where is None else where][part.kind] += size
+        stages[stage_of[part.layer] if where is None else where].append((part.kind, size))
         if part.kind == "embedding" and config.tied and pp > 1:
-            stages[-1]["head"] += size
-    for stage in stages:
-        stage["rotary"] = rotary_bytes(config, dtype)
-    fullest = max(stages, key=lambda stage: sum(stage.values()))
+            stages[-1].append(("head", size))
+    fullest = max(stages, key=lambda stage: sum(size for _, size in stage))
+    by_kind: Counter[str] = Counter()
+    for kind, size in fullest:
+        by_kind[kind] += size
+    total = allocated_bytes(size for _, size in fullest)
+    by_kind["rounding"] = total - by_kind.total()
     source = "the shapes of its architecture"
-    return _known(sum(fullest.values()), parameters_count(config), source, config, dict(fullest))
+    return _known(total, parameters_count(config), source, config, dict(by_kind))

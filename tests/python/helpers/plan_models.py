@@ -105,6 +105,7 @@ MODELS: dict[str, dict[str, Any]] = {
         ],
         "query_pre_attn_scalar": 256,
         "hidden_activation": "gelu_pytorch_tanh",
+        "rope_theta": 1000000.0,
         "rope_local_base_freq": 10000.0,
         "tie_word_embeddings": True,
     },

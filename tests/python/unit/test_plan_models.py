@@ -116,4 +116,4 @@ def test_weights_are_those_that_engines_logged(
     config = planning.read_config(write_config(tmp_path, PUBLIC[name].config))
     found = planning.model_weights(config).bytes
     assert found is not None
-    assert found / GIB == pytest.approx(logged_gib, rel=0.007)
+    assert found / GIB == pytest.approx(logged_gib, abs=0.0051)  # as printed, to 0.01
