@@ -42,9 +42,7 @@ def gpu_of(
         _holder(each, known.get(each.pid), _owner(each.pid, pid, family, numbers))
         for each in device.processes
     )
-    own, tree, foreign = _sums(holders, pid, numbers)
-    if pid is None and foreign is None:
-        foreign = device.foreign_bytes
+    own, tree, foreign = _sums(holders, pid, numbers, whole=device.foreign_bytes is not None)
     return Gpu(
         uuid=device.uuid,
         label=label,
@@ -106,16 +104,31 @@ def _holder(usage: ProcessUsage, known: ProcessMemory | None, owner: Owner) -> H
 
 
 def _sums(
-    holders: Iterable[Holder], pid: int | None, numbers: Numbers
+    holders: Iterable[Holder], pid: int | None, numbers: Numbers, *, whole: bool
 ) -> tuple[int | None, int | None, int | None]:
-    """Own, tree and foreign. One number that is hidden hides the sum that it belongs to."""
+    """Own, tree and foreign. One number that is hidden hides the sum that it belongs to.
+
+    Args:
+        holders: of a device.
+        pid: the process that own is about.
+        numbers: whose numbers these are.
+        whole: the driver's list can be relied on: nobody is missing, no number hidden.
+    """
     sums: dict[str, int | None] = {"own": 0, "tree": 0, "foreign": 0, "unknown": 0}
+    listed = False
     for holder in holders:
+        listed |= holder.owner == "own"
         before, more = sums[holder.owner], holder.process_used_bytes
+        if more == 0 and holder.owner != "foreign":
+            more = None  # a context is never empty: some drivers say 0 for "not told"
         sums[holder.owner] = None if before is None or more is None else before + more
     if pid is not None and numbers == "others":
         return None, None, None
-    return sums["own"], sums["tree"], sums["foreign"]
+    if whole:
+        return sums["own"], sums["tree"], sums["foreign"]
+    if pid is None:
+        return 0, 0, None
+    return sums["own"] if listed else None, None, None
 
 
 def _finding(own: int | None, device: DeviceMemory, numbers: Numbers) -> Finding:

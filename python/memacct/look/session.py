@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memacct._errors import MemacctError
 from memacct.look.events import EventLog
-from memacct.look.frame import Frame
+from memacct.look.frame_data import Frame
 from memacct.look.parts import Keys
 from memacct.look.screen import Screen, press
 

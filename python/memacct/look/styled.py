@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ESC = "\x1b["
 _RESET = f"{_ESC}0m"
@@ -66,6 +69,8 @@ class Span(NamedTuple):
 
 
 Line = tuple[Span, ...]
+
+_LEAST_LEFT = 14  # columns of a title, below which what stands beside it is told shorter
 
 
 def line(*parts: Span | str) -> Line:
@@ -143,6 +148,20 @@ def spread(left: Line, right: Line, columns: int) -> Line:
     if room <= width(left):
         return fit(left, columns)
     return (*left, Span(" " * (room - width(left))), *right)
+
+
+def beside(left: Line, rights: Sequence[Line], columns: int) -> Line:
+    """Returns the longest right end beside the left one, which is cut where none fits.
+
+    Args:
+        left: as long as it gets.
+        rights: of which one is taken, the longest first.
+        columns: that there are.
+    """
+    for right, least in zip(rights, (width(left), *[_LEAST_LEFT] * len(rights)), strict=False):
+        if min(width(left), least) + width(right) + 2 <= columns:
+            return spread(fit(left, columns - width(right) - 2), right, columns)
+    return fit(left, columns)
 
 
 def text_of(spans: Line) -> str:

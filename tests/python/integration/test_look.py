@@ -124,6 +124,20 @@ def test_the_text_has_the_row(
     assert "sure" in text
 
 
+@pytest.mark.parametrize("scenario", ["lists-refused", "endless-list", "all-not-available"])
+def test_a_list_that_does_not_answer_is_unknown_and_not_empty(scenario: str) -> None:
+    with SimulatedGpu.scenario(scenario) as gpu:
+        (machine,) = told(gpu)["gpus"]
+        tenant = str(gpu.tenants[0].pid)
+        (picked,) = told(gpu, "--pid", tenant, "--devices", "all")["gpus"]
+        text = ran(gpu, "snap", "--pid", tenant, "--devices", "all").stdout
+    assert (machine["foreign_bytes"], machine["unattributed_bytes"]) == (None, None)
+    assert [picked[f"{term}_bytes"] for term in ("own", "tree", "foreign")] == [None] * 3
+    assert picked["attribution"]["source"] == "none"
+    assert picked["attribution"]["own_bounds_bytes"] == [0, machine["device_used_bytes"]]
+    assert "not sure" in text
+
+
 @pytest.mark.parametrize(
     ("scenario", "numbers"),
     [("namespace-machine-pids", "others"), ("namespace-own-pids", "perhaps")],

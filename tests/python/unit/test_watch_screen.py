@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from memacct import _core
 from memacct.look.bar import Part, bar, shares
 from memacct.look.events import Event, EventLog, ago, did
-from memacct.look.frame import Frame, frame_lines, plain_lines
+from memacct.look.frame import frame_lines, plain_lines
+from memacct.look.frame_data import Frame
 from memacct.look.keys import keys_in
 from memacct.look.look_types import Gpu, Holder, Look
 from memacct.look.parts import Keys, gpu_parts, room
