@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def no_gpus(look: Look, columns: int) -> list[Line]:
-    """Returns why there is no GPU; nothing if there is one."""
+    """Returns why there is no GPU, or not all of them; nothing if there is nothing to tell."""
     if look.gpus:
-        return []
+        return [fit(line(Span(note, "warn")), columns) for note in look.gpus_notes]
     why = look.gpus_reason or ("no GPU is here" if look.gpus is not None else "GPUs: not asked for")
     return [fit(line(Span(f"no GPU: {why}" if look.gpus_reason else why, "warn")), columns)]
 

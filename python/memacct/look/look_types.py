@@ -101,6 +101,7 @@ class Look(NamedTuple):
     """All of it. ``gpus`` is None where there is no driver, or none was asked for.
 
     Attributes:
+        gpus_notes: what the driver did not tell, such as a GPU that was left out, and why.
         pid: the process that was asked for; None: the machine.
         numbers: whether the driver's numbers are procfs's: names hang on it.
         process, tree, mappings: the memory of the process that was asked for.
@@ -113,6 +114,7 @@ class Look(NamedTuple):
     numbers: Numbers
     gpus: tuple[Gpu, ...] | None
     gpus_reason: str
+    gpus_notes: tuple[str, ...] = ()
     process: ProcessMemory | None = None
     tree: TreeSnapshot | None = None
     mappings: Mappings | None = None

@@ -72,6 +72,7 @@ class Reader:
             numbers=numbers,
             gpus=None if gpus is None else views,
             gpus_reason=reason,
+            gpus_notes=() if gpus is None else _core.driver_diagnosis()["notes"],
             process=family.root,
             tree=family.tree,
             mappings=family.mappings,

@@ -89,6 +89,8 @@ def _equation(gpus: Sequence[Gpu], columns: int, *, picked: bool) -> list[Line]:
 
 
 def _notes(look: Look, columns: int) -> Iterator[Line]:
+    for note in look.gpus_notes:
+        yield from (line(Span(part, "warn")) for part in wrap(note, columns))
     for gpu in look.gpus or ():
         for note in gpu.notes:
             yield fit(line(Span(f"GPU {gpu.label}: {note}", "warn")), columns)

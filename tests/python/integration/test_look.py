@@ -124,6 +124,15 @@ def test_the_text_has_the_row(
     assert "sure" in text
 
 
+def test_a_gpu_that_is_lost_is_not_passed_over_in_silence() -> None:
+    with SimulatedGpu.scenario("lost-device") as gpu:
+        done = ran(gpu, "watch", "--json", "--count", "6", "--interval", "0.1")
+        looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["label"] for each in looks[0]["gpus"]] == ["0", "1"]
+    assert [each["label"] for each in looks[-1]["gpus"]] == ["1"]
+    assert "GPU is lost" in looks[-1]["gpus_notes"][0]
+
+
 @pytest.mark.parametrize("scenario", ["lists-refused", "endless-list", "all-not-available"])
 def test_a_list_that_does_not_answer_is_unknown_and_not_empty(scenario: str) -> None:
     with SimulatedGpu.scenario(scenario) as gpu:

@@ -117,6 +117,10 @@ def test_keys_pick_a_process_and_it_may_end(
         shown.wait_text("processes 3.39")
         shown.type("?")
         shown.wait_text("any key leaves it")
+        shown.type("x")  # and the message goes; nobody is picked any more
+        shown.wait(lambda frame: frame[0].split()[:4] == ["memacct", "watch", "1", "GPU"])
+        assert "pid" not in shown.frame()[0]
+        shown.type("?")
         shown.type("q")
         assert shown.end() == 0
 
