@@ -1,0 +1,77 @@
+"""The page of a recording: it asks nobody for anything, and what is in it is escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from recorded_run import write_run
+
+from memacct.recording import read_run
+from memacct.report.run_account import account_of
+from memacct.report.run_html import run_page
+from memacct.report.run_spans import spans_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run", "--disable-extensions"),
+)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    run = read_run(write_run(tmp_path / "run.memacct"))
+    file = tmp_path / "run.html"
+    text = run_page(account_of(run), spans_of(run))
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return file
+
+
+def test_nothing_in_it_names_a_place_to_ask(page: Path) -> None:
+    text = page.read_text()
+    assert not re.findall(r"https?:|//\w+\.|@import|url\(|\bsrc=", text)
+    assert re.findall(r'\bhref="([^"]*)"', text) == ["data:,"]
+    assert "default-src 'none'" in text
+    assert page.stat().st_size < 200_000
+
+
+def test_names_end_neither_the_script_nor_the_markup(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("</script>") == 2  # its own
+    assert "<b>[red]" not in text
+    assert "=&lt;b&gt;[red]" in text
+    (data,) = re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)
+    names = [each["name"] for each in json.loads(data)["host"]["series"]]
+    assert names == ["python serve.py 100", "=<b>[red]</script>\\udcff 101"]
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium is here")
+def test_a_browser_draws_it_and_asks_nobody(page: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)))
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [
+            *(browser, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+            *(f"--log-net-log={log}", "--net-log-capture-mode=IncludeSensitive"),
+            page.as_uri(),
+        ],
+        check=True,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    drawn = done.stdout
+    assert drawn.count("<svg height=") == 3  # host, one GPU, processes
+    assert len(re.findall(r'<path d="M[^"]+" fill="var\(--p\d\)"', drawn)) == 3
+    asked = re.findall(r'"url":"([^"]+)"', log.read_text())
+    # The page itself, and what the browser asks its own maker, which it cannot reach from here.
+    own = [url for url in asked if not re.match(r"https://[\w.-]*(google|gstatic)", url)]
+    assert {url.split("/run.html")[0] for url in own} <= {page.parent.as_uri(), "data:,"}
