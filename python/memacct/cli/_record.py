@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from memacct._units import format_bytes
 from memacct.cli._commands import WRONG
 
 if TYPE_CHECKING:
-    from memacct.recording import Ending, Settings
     from memacct.recording._sources import DeviceKeys
 
 _FAILED = 125  # as env, nohup and timeout tell their own failure from the command's
@@ -53,31 +52,36 @@ def record(  # noqa: PLR0917 (the command line's options)
     `memacct report FILE` shows it. Exit status: the command's, 128 + the signal that ended it; 127
     no such program, 126 not executable, 125 memacct's own failure (with --pid: 2).
     """
+    values = {
+        "output": output,
+        "command": tuple(command or ()),
+        "pid": pid,
+        "hz": hz,
+        "budget_ratio": budget,
+        "host": host,
+        "devices": _devices(devices),
+        "duration_s": duration,
+        "timeline": timeline,
+    }
+    raise typer.Exit(_record(values, quiet=quiet))
+
+
+def _record(values: dict[str, Any], *, quiet: bool) -> int:
+    """Records; returns the exit status."""
     from memacct.recording import Settings
     from memacct.recording import record as record_run
 
     try:
-        settings = Settings(
-            output=output,
-            command=tuple(command or ()),
-            pid=pid,
-            hz=hz,
-            budget_ratio=budget,
-            host=host,  # type: ignore[arg-type]
-            devices=_devices(devices),
-            duration_s=duration,
-            timeline=timeline,
-        )
-        ending = record_run(settings)
+        ending = record_run(Settings(**values))
     except (MemacctError, ValueError, OSError) as error:
         print(f"memacct: {error}", file=sys.stderr)
-        code = getattr(error, "code", None)
-        raise typer.Exit(code or (_FAILED if command else WRONG)) from None
+        own: int = getattr(error, "code", _FAILED if values["command"] else WRONG)
+        return own
     if ending.lost is not None:
         print(f"memacct: the recording is not whole: {ending.lost}", file=sys.stderr)
     elif not quiet:
-        print(_last_words(settings, ending), file=sys.stderr)
-    raise typer.Exit(ending.exit_code)
+        print(_last_words(values["output"], ending.record), file=sys.stderr)
+    return ending.exit_code
 
 
 # What follows the command's name is the command's.
@@ -92,8 +96,7 @@ def _devices(text: str) -> DeviceKeys:
     return tuple(int(key) if key.isdigit() else key for key in text.split(",") if key)
 
 
-def _last_words(settings: Settings, ending: Ending) -> str:
-    end = ending.record
+def _last_words(output: Path, end: dict[str, Any]) -> str:
     peak = end["host_peak_bytes"]
     parts = [f"{end['samples_count']} samples of {end['processes_count']} processes"]
     if peak is not None:
@@ -105,4 +108,4 @@ def _last_words(settings: Settings, ending: Ending) -> str:
     ]
     share = f"{end['sampling_cpu_ratio']:.1%} of one CPU"
     parts.append(f"sampling took {end['sampling_cpu_ns'] / 1e9:.2f} s, {share}")
-    return f"memacct: {'; '.join(parts)}\nmemacct: see memacct report {settings.output}"
+    return f"memacct: {'; '.join(parts)}\nmemacct: see memacct report {output}"

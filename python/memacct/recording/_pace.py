@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SAVED_NS = 50_000_000  # what the account may hold: the first reading loads libraries
+_SAVED_NS = 20_000_000  # what the account may hold: the first reading loads libraries
 
 
 class Pace:

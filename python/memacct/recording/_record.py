@@ -185,11 +185,14 @@ class _Recording:
 
     def _watch(self) -> tuple[Reason, Ended | None]:
         self.pace = Pace(self.settings.hz, self.settings.budget_ratio, self.started_ns)
-        last_ns = None
+        counted_ns, last_ns = self.cpu_before_ns, None
         if self.settings.duration_s is not None:
             last_ns = self.started_ns + round(self.settings.duration_s * 1e9)
         while True:
-            due_ns = self.pace.next_due(time.monotonic_ns(), self.sources.cost_ns)
+            # All that was done since the last time: reading, writing, this loop.
+            paid_ns, counted_ns = counted_ns, time.process_time_ns()
+            cost_ns = counted_ns - paid_ns + self.sources.waited_ns
+            due_ns = self.pace.next_due(time.monotonic_ns(), cost_ns)
             ending = self._wait(due_ns if last_ns is None else min(due_ns, last_ns))
             if ending is not None:
                 return ending

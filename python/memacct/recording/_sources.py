@@ -30,13 +30,13 @@ class Sources:
     Attributes:
         changes: what was seen so far.
         errors_count: readings that failed.
-        cost_ns: of the last sample: CPU time, and time waited for the driver.
+        waited_ns: for the driver, in the last sample.
     """
 
     def __init__(self, *, host: HostTier, devices: DeviceKeys, with_cgroup: bool) -> None:
         self.changes = Changes()
         self.errors_count = 0
-        self.cost_ns = 0
+        self.waited_ns = 0
         self.root_ended = False
         self._host = host
         self._which = devices
@@ -65,8 +65,7 @@ class Sources:
 
     def sample(self, pid: int) -> list[dict[str, Any]]:
         """Returns the records of a sample of a process's tree; a part that fails is one, too."""
-        cpu_ns = time.process_time_ns()
-        waited_ns = 0
+        self.waited_ns = 0
         records: list[dict[str, Any]] = []
         try:
             tree = _core.snapshot_tree(pid, host=self._host)
@@ -74,11 +73,10 @@ class Sources:
             records += self._failed("host", error)
         else:
             self._look_at_root(tree)
-            devices, waited_ns, told = self._read_devices()
+            devices, told = self._read_devices()
             records += told
             records += self._names(devices)
             records += self.changes.sample(tree, devices, self._read_machine(tree.taken_ns))
-        self.cost_ns = time.process_time_ns() - cpu_ns + waited_ns
         return records
 
     def _look_at_root(self, tree: TreeSnapshot) -> None:
@@ -89,16 +87,17 @@ class Sources:
         # Its number may be another process's by now.
         self.root_ended = ticks is None or ticks != self._root_ticks
 
-    def _read_devices(self) -> tuple[tuple[DeviceMemory, ...], int, list[dict[str, Any]]]:
+    def _read_devices(self) -> tuple[tuple[DeviceMemory, ...], list[dict[str, Any]]]:
         if not self._device_uuids:
-            return (), 0, []
+            return (), []
         wall_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
         try:
             devices = _core.read_devices(self._device_uuids)
         except MemacctError as error:
-            return (), 0, self._failed("devices", error)
-        waited_ns = time.monotonic_ns() - wall_ns - (time.process_time_ns() - cpu_ns)
-        return devices, max(0, waited_ns), []
+            return (), self._failed("devices", error)
+        took_ns = time.monotonic_ns() - wall_ns
+        self.waited_ns = max(0, took_ns - (time.process_time_ns() - cpu_ns))
+        return devices, []
 
     def _names(self, devices: tuple[DeviceMemory, ...]) -> list[dict[str, Any]]:
         pids = self.changes.new_foreign(devices)

@@ -130,7 +130,7 @@ def _equation(account: RunAccount, peak: DevicePeak) -> str:
     verdict = {None: "not all is known", True: "= the sum, to the byte", False: "≠ the sum"}
     rows.append(("total", _size(peak.point.terms["total_bytes"]), verdict[peak.holds]))
     who = "the tree's peak" if peak.of_tree else "the most that was held"
-    caption = f"GPU {number}, {who}, {seconds(account.run, peak.point.at_ns):.2f} s"
+    caption = f"GPU {number}: {who}, {seconds(account.run, peak.point.at_ns):.2f} s"
     return f"<div>{_table((caption, '', ''), rows, raw={2})}</div>"
 
 

@@ -83,7 +83,7 @@ def _header(hz: float) -> dict[str, Any]:
 
 
 def _process(
-    number: int, pid: int, parent: int, name: str, title: str, role: str | None = None
+    number: int, pid: int, parent: int, name: str, title: str, *, role: str | None = None
 ) -> dict[str, Any]:
     return {
         "kind": "process",

@@ -78,7 +78,7 @@ def test_samples_keep_to_the_budget_and_to_the_grid(
         assert due_ns % pace.period_ns == 0
         now_ns = due_ns
         # What was saved, and what has been earned since the start.
-        assert spent_ns <= 50_000_000 + ratio * now_ns + 1_000_000
+        assert spent_ns <= 20_000_000 + ratio * now_ns + 1_000_000
     served = len(costs) + pace.missed_count + pace.skipped_count
     assert now_ns == served * pace.period_ns
 

@@ -186,7 +186,7 @@
     }
     function bars(svg, axis, begin, end, top, tall, name, opacity, text, title) {
       const from = axis.x(begin), to = axis.x(end === null ? data.end : end), wide = Math.max(1.5, to - from);
-      const box = node("rect", { x: from, y: top, width: wide, height: tall, rx: 2.5, fill: color(name), "fill-opacity": opacity }, svg);
+      const box = node("rect", { x: from, y: top, width: wide, height: tall, rx: 2.5, fill: color(name), "fill-opacity": opacity, stroke: "var(--card)", "stroke-width": .8 }, svg);
       node("title", {}, box).textContent = title;
       const room = Math.floor((wide - 8) / 6.2);
       if (text && room > 2) node("text", { class: "in", x: from + 5, y: top + 11 }, svg).textContent = text.length > room ? text.slice(0, room - 1) + "…" : text;
