@@ -131,7 +131,8 @@ def _equation(account: RunAccount, peak: DevicePeak) -> str:
     rows.append(("total", _size(peak.point.terms["total_bytes"]), verdict[peak.holds]))
     who = "the tree's peak" if peak.of_tree else "the most that was held"
     caption = f"GPU {number}: {who}, {seconds(account.run, peak.point.at_ns):.2f} s"
-    return f"<div>{_table((caption, '', ''), rows, raw={2})}</div>"
+    table = _table(("term", "bytes", "of the total"), rows, raw={2})
+    return f"<div><p class=hint>{escape(caption)}</p>{table}</div>"
 
 
 def _bar(share: float, kind: str) -> str:
