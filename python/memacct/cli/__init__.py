@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from memacct.cli._fast import run_fast
+from memacct.cli._streams import orderly_streams
 
 if TYPE_CHECKING:
     from memacct.cli._app import app
@@ -24,8 +25,9 @@ def __getattr__(name: str) -> object:
 
 def main() -> None:
     """Runs the command line."""
-    if run_fast(sys.argv[1:]):
-        return
-    from memacct.cli._app import app as made
+    with orderly_streams():
+        if run_fast(sys.argv[1:]):
+            return
+        from memacct.cli._app import app as made
 
-    made(prog_name="memacct")
+        made(prog_name="memacct")

@@ -13,7 +13,8 @@ app = typer.Typer(
     cls=Commands,
     help="Whose memory is it? Memory accounting of processes and GPUs.",
     epilog="Exit status: 0 done; 1 done, and the answer is bad news; 2 wrong usage, or it cannot "
-    "be done; 130 interrupted. What runs a program ends as the program does.",
+    "be done; 130 interrupted; 141 nobody reads its output. What runs a program ends as the "
+    "program does.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
