@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -48,8 +49,11 @@ def list_folder(
     from memacct._blackbox import find_blackboxes
     from memacct._blackbox_text import listing_text
 
-    for found in find_blackboxes(folder):
+    listed = list(find_blackboxes(folder))
+    for found in listed:
         print(listing_text(found))
+    if not listed:
+        print(f"no recordings in {folder}", file=sys.stderr)
 
 
 def _follow(file: Path, tail: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +68,9 @@ def run(  # noqa: PLR0917 (the command line's options)
     """
     from memacct.launch import WaitedTooLongError, start_environ
 
+    if shutil.which(command[0], mode=os.F_OK) is None:  # told before anything is waited for
+        _say(f"{command[0]}: not found")
+        raise typer.Exit(NOT_FOUND)
     try:
         chosen = None if gpu == _NO_GPU else _choose(command, gpu, count, need, wait, still)
         gpus = () if chosen is None else chosen.gpus
@@ -85,7 +89,7 @@ def run(  # noqa: PLR0917 (the command line's options)
 
 
 run.command_settings = {  # type: ignore[attr-defined]
-    "context_settings": {"ignore_unknown_options": True, "allow_interspersed_args": False}
+    "context_settings": {"allow_interspersed_args": False}
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +19,9 @@ from memacct.sim._programs import python_of
 from memacct.sim.scenarios import SCENARIOS
 
 app = typer.Typer(help="A simulated GPU that real processes share.", no_args_is_help=True)
+
+# As of shells; the program's own status is passed on.
+_NOT_FOUND = 127
 
 Machine = Annotated[
     str, typer.Option(help="Name of the machine; commands of the same name share its GPUs.")
@@ -42,7 +47,7 @@ def build(
     print(where)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(context_settings={"allow_interspersed_args": False})
 def run(  # noqa: PLR0917 (the command line's options)
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
     total: Annotated[
@@ -76,6 +81,9 @@ def run(  # noqa: PLR0917 (the command line's options)
         "reserved_bytes": reserved,
     }
     settings = {key: value for key, value in given.items() if value is not None}
+    if shutil.which(command[0], mode=os.F_OK) is None:
+        _say(f"memacct: {command[0]}: not found")
+        raise typer.Exit(_NOT_FOUND)
     exe = python or python_of(command[0])
     wanted = _machine(machine, settings, scenario)  # a wrong name or size is told first
     if runtime:
