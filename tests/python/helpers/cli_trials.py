@@ -51,6 +51,8 @@ class Trials:
         self._stand = folder / "stand"
         self._stand.mkdir()
         self._stand.chmod(0o555)
+        self._desk = folder / "desk"
+        self._desk.mkdir()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MEMACCT", "_MEMACCT"))}
         plain = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "40", "HOME": str(self._stand)}
         self._process = subprocess.Popen(
@@ -62,17 +64,24 @@ class Trials:
         )
 
     def run(
-        self, arguments: Sequence[str], *, closed: bool = False, patience_s: float = 20.0
+        self,
+        arguments: Sequence[str],
+        *,
+        closed: bool = False,
+        writable: bool = False,
+        patience_s: float = 20.0,
     ) -> Ending:
         """Returns how ``memacct ARGUMENTS`` ended.
 
         Args:
             arguments: of the command line.
             closed: nobody reads what it prints.
+            writable: it may write where it stands.
             patience_s: when it is interrupted if it goes on.
         """
         out, err = self._folder / "out", self._folder / "err"
-        task = {"arguments": list(arguments), "stand": str(self._stand), "patience_s": patience_s}
+        stand = str(self._desk if writable else self._stand)
+        task = {"arguments": list(arguments), "stand": stand, "patience_s": patience_s}
         task |= {"out": None if closed else str(out), "err": str(err)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -123,7 +123,7 @@ def test_with_nothing_there_it_answers_or_says_why(trials: Trials, leaf: Leaf) -
 
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.takes_arguments], ids=named)
 def test_what_does_not_exist_is_named(trials: Trials, leaf: Leaf) -> None:
-    ending = trials.run(leaf.line(NOWHERE))
+    ending = trials.run(leaf.line(NOWHERE), writable=True)
     judge(ending)
     assert ending.status in {1, WRONG, 127}, ending
     assert NOWHERE in re.sub(r"[\s│]+", "", ending.err), ending

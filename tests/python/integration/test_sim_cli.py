@@ -47,7 +47,7 @@ def test_run_hold_and_status_share_a_machine(machine: str) -> None:
         assert told[1].startswith("GPU 1  8.61 GiB free of 16.00 GiB")
         assert "7.39 GiB" in told[2]
         refused = memacct("run", "--machine", machine, "--total", "8GiB", "--no-runtime", "true")
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "in use with other settings" in refused.stderr
         holder.kill()
     with SimulatedGpu.join(machine) as gpu:  # its tenant ends with it
@@ -74,7 +74,7 @@ def test_hold_acts_on_a_condition(machine: str, tmp_path: Path) -> None:
 def test_errors_are_one_sentence(machine: str, arguments: tuple[str, ...], sentence: str) -> None:
     where = () if arguments[0] == "build" else ("--machine", machine)
     done = memacct(*arguments, *where)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -90,7 +90,7 @@ def test_a_scenario_by_name(machine: str) -> None:
     done = memacct("run", *options, "--", sys.executable, "-c", script)
     assert (done.returncode, done.stdout) == (0, "1 32\n"), done.stderr
     refused = memacct("run", "--scenario", "moon", "--no-runtime", "--", "true")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "scenario='moon' does not exist" in refused.stderr
 
 
@@ -99,6 +99,6 @@ def test_a_scenario_by_name(machine: str) -> None:
 )
 def test_a_wrong_machine_is_told_before_a_missing_pytorch(option: str, value: str) -> None:
     refused = memacct("run", option, value, "--", sys.executable, "-c", "pass")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert repr(value) in refused.stderr
     assert "PyTorch" not in refused.stderr
