@@ -41,12 +41,11 @@ class PtyScreen:
         self.before = self.modes()
         self.output = ""
         self.process = start(
-            command,
+            # In a session of its own, whose terminal this is: Ctrl-C there is a signal.
+            ["setsid", "--ctty", *command],
             stdin=self.theirs,
             stdout=self.theirs,
             stderr=self.theirs,
-            start_new_session=True,
-            preexec_fn=_control_terminal,
             **options,
         )
 
@@ -106,7 +105,3 @@ class PtyScreen:
             self.process.wait()
         os.close(self._ours)
         os.close(self.theirs)
-
-
-def _control_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
