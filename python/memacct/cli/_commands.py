@@ -80,7 +80,7 @@ class Commands(TyperGroup):
 
 def _load(name: str, entry: Entry) -> Any:
     found = getattr(importlib.import_module(f"memacct.cli.{entry.module}"), entry.attribute)
-    one = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    one = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False)
     if isinstance(found, typer.Typer):
         one.add_typer(found, name=name, rich_help_panel=entry.panel)
         return typer.main.get_group(one).commands[name]
