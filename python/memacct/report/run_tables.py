@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from memacct.recording import Run
+    from memacct.recording import Run, RunProcess
 
 _HOST = tuple(name for name in HostPoint._fields if name != "at_ns")
 _DEVICE = (
@@ -32,9 +32,15 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
 
     What a row does not have is left out; what is not known is None.
     """
+    # Only who lives is looked at: a recording may have thousands of short-lived processes.
+    coming = sorted(run.processes, key=lambda process: -process.first_ns)
+    alive: list[RunProcess] = []
     for at_ns in run.samples_ns:
         moment = {"taken_ns": at_ns, "elapsed_s": seconds(run, at_ns)}
-        for process in run.processes:
+        while coming and coming[-1].first_ns <= at_ns:
+            alive.append(coming.pop())
+        alive = [p for p in alive if p.ended_ns is None or p.ended_ns > at_ns]
+        for process in sorted(alive, key=lambda p: p.number):
             point = host_at(process, at_ns)
             if point is not None:
                 who = {"pid": process.pid, "process": process.number, "name": called(process)}

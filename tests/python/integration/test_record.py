@@ -15,6 +15,9 @@ import pytest
 from memacct._units import GIB, MIB
 from memacct.recording import Run, is_run_file, read_run
 from memacct.report.run_account import account_of, equation_of
+from memacct.report.run_html import run_page
+from memacct.report.run_series import chart_data
+from memacct.report.run_spans import spans_of
 from memacct.sim import SimulatedGpu
 
 if TYPE_CHECKING:
@@ -250,6 +253,32 @@ def test_a_duration_ends_it(file: Path) -> None:
     assert end is not None
     assert end["reason"] == "duration"
     assert 0.3e9 <= end["elapsed_ns"] < 30e9
+
+
+def test_a_timeline_is_written_beside_it_and_its_spans_are_on_its_clock(file: Path) -> None:
+    program = """
+import memacct, time
+with memacct.span("outer"):
+    with memacct.span("inner"):
+        held = b"1" * (30 << 20)
+"""
+    done = record("-o", str(file), "--timeline", "--", sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    run = read_run(file)
+    found = spans_of(run)
+    assert found.problem is None
+    outer, inner = found.spans
+    assert (outer.name, outer.depth, inner.name, inner.depth) == ("outer", 0, "inner", 1)
+    assert outer.pid == inner.pid == run.header["pid"]
+    assert run.origin_ns < outer.begin_ns <= inner.begin_ns
+    assert inner.end_ns is not None
+    assert outer.end_ns is not None
+    assert inner.end_ns <= outer.end_ns < run.last_ns
+    assert (inner.held_change_bytes or 0) >= 30 * MIB
+    lanes = chart_data(account_of(run), found)["lanes"]
+    assert [span["name"] for span in lanes[0]["spans"]] == ["outer", "inner"]
+    page = run_page(account_of(run), found)
+    assert "The start, step by step" in page
 
 
 # ---------------------------------------------------------------- what a SIGKILL leaves
