@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memacct._errors import MemacctError
-from memacct._units import format_bytes
+from memacct._units import format_bytes, parse_seconds
 from memacct.cli._commands import WRONG
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def record(  # noqa: PLR0917 (the command line's options)
         int | None, typer.Option(min=1, help="Or a process that runs; until it ends, or Ctrl-C.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="With --pid: end after that long.")
+        str | None, typer.Option(metavar="TIME", help="With --pid: end after that long, as 90s.")
     ] = None,
     hz: Annotated[float, typer.Option(help="Samples a second, up to 50.")] = 10.0,
     host: Annotated[
@@ -72,6 +72,8 @@ def _record(values: dict[str, Any], *, quiet: bool) -> int:
     from memacct.recording import record as record_run
 
     try:
+        if values["duration_s"] is not None:
+            values = {**values, "duration_s": parse_seconds(values["duration_s"])}
         ending = record_run(Settings(**values))
     except (MemacctError, ValueError, OSError) as error:
         print(f"memacct: {error}", file=sys.stderr)
@@ -98,7 +100,7 @@ def _devices(text: str) -> DeviceKeys:
 
 def _last_words(output: Path, end: dict[str, Any]) -> str:
     peak = end["host_peak_bytes"]
-    parts = [f"{end['samples_count']} samples of {end['processes_count']} processes"]
+    parts = [f"samples: {end['samples_count']}; processes: {end['processes_count']}"]
     if peak is not None:
         parts.append(f"host peak {format_bytes(peak)}")
     parts += [

@@ -111,6 +111,8 @@ def test_no_program_and_none_that_can_run_are_told_as_shells_do(file: Path, tmp_
         (("--host", "all", "--", "true"), "host='all'", 125),
         (("--devices", "GPU-none", "--", "true"), "", 125),
         (("--pid", "4194304"), "no process 4194304", 2),
+        (("--pid", "1", "--duration", "soon"), "'soon' is not a time", 2),
+        (("--pid", "1", "--duration", "0"), "duration is a time above 0", 2),
         ((), "a command (after --) or --pid", 2),
     ],
 )
@@ -247,7 +249,7 @@ def test_a_process_that_runs_is_watched_until_it_ends(file: Path) -> None:
 
 
 def test_a_duration_ends_it(file: Path) -> None:
-    done = record("-o", str(file), "--pid", str(os.getpid()), "--duration", "0.3")
+    done = record("-o", str(file), "--pid", str(os.getpid()), "--duration", "300ms")
     assert done.returncode == 0, done.stderr
     end = read_run(file).end
     assert end is not None
