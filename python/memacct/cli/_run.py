@@ -21,45 +21,49 @@ if TYPE_CHECKING:
 TIMED_OUT, OWN_FAILURE, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 126, 127
 _NO_GPU = "none"
 
+Command = Annotated[list[str], typer.Argument(help="The program and its arguments.")]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|IDX|UUID|none",
+        help="Which GPU: auto is the one with the most free; several are joined by commas.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many; default 1, or the ranks that a vLLM command names."),
+]
+Need = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="What must be free of each, such as 20GiB; default the program's "
+        "--gpu-memory-utilization, if it has one.",
+    ),
+]
+Wait = Annotated[str, typer.Option(metavar="TIME", help="How long to wait for it at most.")]
+Still = Annotated[str, typer.Option(metavar="TIME", help="How long nobody may have moved there.")]
+ReportDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the engine's processes report (memacct report)."),
+]
+Stock = Annotated[bool, typer.Option("--stock", help="Leave vLLM's own profiling as it is.")]
+ByIndex = Annotated[
+    bool,
+    typer.Option("--by-index", help="Name the GPU by number, for programs that know no UUIDs."),
+]
+
 
 def run(  # noqa: PLR0917 (the command line's options)
-    command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
-    gpu: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|IDX|UUID|none",
-            help="Which GPU: auto is the one with the most free; several are joined by commas.",
-        ),
-    ] = "auto",
-    count: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many; default 1, or the ranks that a vLLM command names."),
-    ] = None,
-    need: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="What must be free of each, such as 20GiB; default the program's "
-            "--gpu-memory-utilization, if it has one.",
-        ),
-    ] = None,
-    wait: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to wait for it at most.")
-    ] = "120s",
-    still: Annotated[
-        str, typer.Option(metavar="TIME", help="How long nobody may have moved there.")
-    ] = "2s",
-    report_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the engine's processes report (memacct report)."),
-    ] = None,
-    stock: Annotated[
-        bool, typer.Option("--stock", help="Leave vLLM's own profiling as it is.")
-    ] = False,
-    by_index: Annotated[
-        bool,
-        typer.Option("--by-index", help="Name the GPU by number, for programs that know no UUIDs."),
-    ] = False,
+    command: Command,
+    gpu: Gpu = "auto",
+    count: Count = None,
+    need: Need = None,
+    wait: Wait = "120s",
+    still: Still = "2s",
+    report_dir: ReportDir = None,
+    stock: Stock = False,
+    by_index: ByIndex = False,
 ) -> None:
     """Start a program on a GPU that is free and still, and end as it does.
 
@@ -83,7 +87,8 @@ def run(  # noqa: PLR0917 (the command line's options)
     except (MemacctError, ValueError) as error:
         raise _own_failure(str(error)) from None
     except OSError as error:
-        raise _own_failure(f"{error.strerror or error}: {error.filename}") from None
+        name = f": {error.filename}" if error.filename is not None else ""
+        raise _own_failure(f"{error.strerror or error}{name}") from None
     _warn_of_plugins(environ, stock=stock)
     raise typer.Exit(_run(command, environ, chosen))
 

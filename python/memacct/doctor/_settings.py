@@ -39,11 +39,10 @@ _MANY_CPUS = 16
 
 def setting_findings(machine: Machine) -> Iterator[Finding]:
     """Yields what the environment does to memory, or to what can be seen of it."""
-    before = len(_RULES)
     found = [finding for rule in _RULES for finding in rule(machine)]
     yield from found
     if not found:
-        yield ok("settings.all", f"none of the settings that {before} rules know of hurts")
+        yield ok("settings.all", "no setting that is known to hurt")
 
 
 def _visible_devices(machine: Machine) -> Iterator[Finding]:
@@ -249,6 +248,10 @@ def _vllm(machine: Machine) -> Iterator[Finding]:
             "they hold contexts on them",
             source="vllm/distributed/device_communicators/custom_all_reduce_utils.py",
         )
+
+
+def _ray(machine: Machine) -> Iterator[Finding]:
+    environ = machine.environ
     if "RAY_ADDRESS" in environ and environ.get("MEMACCT_VLLM") == "1":
         copied = environ.get("VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY", "")
         if "MEMACCT_" not in copied:
@@ -292,5 +295,6 @@ _RULES: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
     _arenas,
     _preloads,
     _vllm,
+    _ray,
     _own,
 )
