@@ -33,7 +33,8 @@ _AWAITED = {*PASSED_ON, signal.SIGCHLD}
 _STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # siginfo's si_code: the kernel itself, which sent it to the whole foreground group.
 _SI_KERNEL = 0x80
-_NEVER_S = 3600.0
+# SIGCHLD may go to a thread that a driver's library has started, where it is lost.
+_LOOK_S = 1.0
 
 
 def run_program(
@@ -73,17 +74,17 @@ def run_program(
 def _follow(pid: int, tick: Callable[[], float | None]) -> int:
     next_s: float | None = time.monotonic()
     while True:
-        wait_s = _NEVER_S if next_s is None else max(0.0, next_s - time.monotonic())
-        received = signal.sigtimedwait(_AWAITED, wait_s)
-        if received is None:
-            pause_s = tick() if next_s is not None else None
-            next_s = None if pause_s is None else time.monotonic() + pause_s
-        elif received.si_signo == signal.SIGCHLD:
+        left_s = _LOOK_S if next_s is None else next_s - time.monotonic()
+        received = signal.sigtimedwait(_AWAITED, max(0.0, min(left_s, _LOOK_S)))
+        if received is None or received.si_signo == signal.SIGCHLD:
             status = _reap(pid)
             if status is not None:
                 return status
         elif received.si_code != _SI_KERNEL:
             os.kill(pid, received.si_signo)  # it has not been reaped, so the pid is its
+        if next_s is not None and time.monotonic() >= next_s:
+            pause_s = tick()
+            next_s = None if pause_s is None else time.monotonic() + pause_s
 
 
 def _reap(pid: int) -> int | None:
