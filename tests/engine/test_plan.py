@@ -26,8 +26,9 @@ pytestmark = pytest.mark.engine
 
 SIZE = re.compile(r"GPU KV cache size: ([\d,]+) tokens.*per request: ([\d.]+)x")
 LENGTH, SEQUENCES, BATCH = 8192, 16, 4096
-# Profiling compiles Mamba's kernels, in a minute or two the first time: the budget is given.
-GIVEN = {"nemotron-h": 3 * GIB, "falcon-h1": 3 * GIB}
+# Profiling compiles Mamba's kernels, in a minute or two the first time,
+# and profiling of images runs kernels whose results a simulated GPU does not have.
+GIVEN = {"qwen2-vl": 3 * GIB, "nemotron-h": 3 * GIB, "falcon-h1": 3 * GIB}
 
 
 class Case(NamedTuple):
@@ -38,7 +39,12 @@ class Case(NamedTuple):
     plan: dict[str, Any]
 
 
-CASES = {name: Case(name, {}, {}) for name in MODELS if name not in {"whisper", "qwen3-next"}} | {
+CASES = {name: Case(name, {}, {}) for name in MODELS if name not in {"qwen2-vl", "qwen3-next"}} | {
+    "qwen2-vl": Case(
+        "qwen2-vl",
+        {"skip_tokenizer_init": False, "limit_mm_per_prompt": {"image": 1, "video": 0}},
+        {},
+    ),
     "llama, fp8 cache": Case("llama", {"kv_cache_dtype": "fp8"}, {"kv_dtype": "fp8"}),
     "gemma3, blocks of 32": Case("gemma3", {"block_size": 32}, {"block_tokens": 32}),
     "mistral, short": Case("mistral", {"max_model_len": 777}, {"max_model_len_tokens": 777}),
@@ -82,7 +88,10 @@ def assert_agrees(plan: MemoryPlan, result: EngineResult) -> None:
     assert plan.capacity.blocks_count == worker["num_gpu_blocks"]
     assert f"{plan.capacity.tokens_count:,}" == logged[1]
     assert f"{plan.capacity.requests_ratio:.2f}" == logged[2]
-    assert plan.weights.bytes == pytest.approx(worker["weights_bytes"], rel=0.005)
+    if plan.config.text is plan.config.raw:
+        assert plan.weights.bytes == pytest.approx(worker["weights_bytes"], rel=0.005)
+    else:  # a tower for images has no formula: not known, rather than too little
+        assert plan.weights.bytes is None
     if worker["peak_activation_bytes"] is not None:
         low, high = plan.activation.low_bytes, plan.activation.high_bytes
         assert low <= worker["peak_activation_bytes"] <= high

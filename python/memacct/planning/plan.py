@@ -74,13 +74,13 @@ class MemoryPlan:
     pool: Pool
     kv_token_bytes: int
     kv_needed_bytes: int
-    requested_bytes: int | None
-    kv_room: KvRoom | None
-    capacity: Capacity | None
-    capacity_low: Capacity | None
-    longest_tokens: int | None
-    smallest_utilization: float | None
-    fits: bool | None
+    requested_bytes: int | None = None
+    kv_room: KvRoom | None = None
+    capacity: Capacity | None = None
+    capacity_low: Capacity | None = None
+    longest_tokens: int | None = None
+    smallest_utilization: float | None = None
+    fits: bool | None = None
 
     @property
     def is_refused(self) -> bool:
@@ -108,7 +108,6 @@ def make_plan(config: ModelConfig, settings: PlanSettings, gpu: Gpu | None = Non
     found = cache_layers(config, settings.cache)
     pool = make_pool(found, config.layers_count, settings.pipeline_parallel_size)
     request = serving(config, settings, gpu)
-    tp = settings.tensor_parallel_size
     plan = MemoryPlan(
         config=config,
         settings=settings,
@@ -119,19 +118,12 @@ def make_plan(config: ModelConfig, settings: PlanSettings, gpu: Gpu | None = Non
         kv_dtype=config.kv_dtype(settings.kv_dtype, settings.dtype),
         weights=_weights(config, settings),
         buffers=buffers(config, sequences),
-        activation=activation(config, tokens, sequences, tp),
+        activation=activation(config, tokens, sequences, settings.tensor_parallel_size),
         graphs=graphs(enforce_eager=settings.enforce_eager),
         layers=_summaries(found),
         pool=pool,
         kv_token_bytes=sum(layer.token_bytes or 0 for layer in found),
         kv_needed_bytes=pool.needed_bytes(request),
-        requested_bytes=None,
-        kv_room=None,
-        capacity=None,
-        capacity_low=None,
-        longest_tokens=None,
-        smallest_utilization=None,
-        fits=None,
     )
     return _in_gpu(plan, gpu) if gpu is not None else _given_room(plan)
 

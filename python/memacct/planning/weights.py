@@ -44,11 +44,8 @@ class Weights:
     source: str
 
 
-UNKNOWN = Weights(
-    bytes=None, low_bytes=None, high_bytes=None, parameters_count=None, parts_bytes={}, source=""
-)
-# An allocator rounds every tensor up, and formats are repacked for their kernels: what was seen
-# between this arithmetic and engines' own figures is below these parts of the whole.
+# What was seen between this arithmetic and engines' own figures is below these parts of the whole;
+# quantised formats are repacked for their kernels.
 _EXACT_RATIO, _REPACKED_RATIO = 0.005, 0.03
 
 
@@ -76,15 +73,19 @@ def model_weights(config: ModelConfig, *, dtype: str = "auto", tp: int = 1, pp: 
         share = whole * formula.bytes // alone if alone else None
         source = "its safetensors files, shared out as its architecture is"
         return _known(share, count, source, config)
+    return _anyhow_shared(whole, count, tp, pp)
+
+
+def _anyhow_shared(whole: int, count: int | None, tp: int, pp: int) -> Weights:
+    """Between an even share and all of it on each GPU of a stage."""
     low = whole // (tp * pp)
-    source = "its safetensors files; how they are shared out is not known"
     return Weights(
         bytes=low,
         low_bytes=low,
-        high_bytes=whole // pp if pp > 1 else whole,
+        high_bytes=whole,
         parameters_count=count,
         parts_bytes={},
-        source=source,
+        source="its safetensors files; how they are shared out is not known",
     )
 
 

@@ -211,52 +211,65 @@ MODELS: dict[str, dict[str, Any]] = {
         "linear_conv_kernel_dim": 4,
         "vocab_size": 32000,
     },
-    "whisper": {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        "d_model": 384,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "encoder_attention_heads": 6,
-        "decoder_attention_heads": 6,
-        "encoder_ffn_dim": 1536,
-        "decoder_ffn_dim": 1536,
-        "num_mel_bins": 80,
-        "max_source_positions": 1500,
-        "max_target_positions": 448,
-        "vocab_size": 51865,
-        "is_encoder_decoder": True,
-        "activation_function": "gelu",
-        "pad_token_id": 50257,
-        "bos_token_id": 50257,
-        "eos_token_id": 50257,
-        "decoder_start_token_id": 50258,
-        "scale_embedding": False,
+    # Of two modalities: it has a processor too, which write_model makes.
+    "qwen2-vl": {
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "text_config": {
+            "model_type": "qwen2_vl_text",
+            "hidden_size": 1024,
+            "intermediate_size": 2816,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "vocab_size": 32000,
+            "hidden_act": "silu",
+            "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "rope_parameters": {
+                "rope_type": "default",
+                "type": "mrope",
+                "mrope_section": [16, 24, 24],
+                "rope_theta": 1000000.0,
+            },
+        },
+        "vision_config": {
+            "model_type": "qwen2_vl",
+            "depth": 2,
+            "embed_dim": 256,
+            "hidden_size": 1024,
+            "num_heads": 4,
+            "mlp_ratio": 4,
+            "in_channels": 3,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        "image_token_id": 300,
+        "video_token_id": 301,
+        "vision_start_token_id": 302,
+        "vision_end_token_id": 303,
+        "vocab_size": 32000,
     },
 }
 
-
-# A tokenizer of single bytes and what Whisper's processor asks for: an engine reads both for a
-# model of several modalities, whatever it is asked later.
-_SPECIAL = (
-    "<|endoftext|>",
-    "<|startoftranscript|>",
-    "<|en|>",
-    "<|transcribe|>",
-    "<|notimestamps|>",
-)
-_FEATURES: dict[str, Any] = {
-    "feature_extractor_type": "WhisperFeatureExtractor",
-    "processor_class": "WhisperProcessor",
-    "feature_size": 80,
-    "sampling_rate": 16000,
-    "hop_length": 160,
-    "chunk_length": 30,
-    "n_fft": 400,
-    "n_samples": 480000,
-    "nb_max_frames": 3000,
-    "padding_value": 0.0,
-    "return_attention_mask": False,
+# A tokenizer of single bytes and the settings of a processor: an engine reads both for a model of
+# several modalities, whatever it is asked later.
+_SPECIAL = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|end|>")
+_FIRST_SPECIAL = 300
+_IMAGES: dict[str, Any] = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "min_pixels": 3136,
+    "max_pixels": 50176,
+    "size": {"shortest_edge": 3136, "longest_edge": 50176},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
 }
 
 
@@ -265,10 +278,11 @@ def write_model(folder: Path, name: str) -> Path:
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({**COMMON, **MODELS[name]}, indent=1))
-    if name == "whisper":
-        (path / "preprocessor_config.json").write_text(json.dumps(_FEATURES))
+    if name == "qwen2-vl":
+        (path / "preprocessor_config.json").write_text(json.dumps(_IMAGES))
         (path / "tokenizer.json").write_text(json.dumps(_tokenizer()))
-        settings = {"tokenizer_class": "WhisperTokenizer", "eos_token": _SPECIAL[0]}
+        settings = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": _SPECIAL[-1]}
+        settings["pad_token"] = _SPECIAL[-1]
         (path / "tokenizer_config.json").write_text(json.dumps(settings))
     return path
 
@@ -279,7 +293,7 @@ def _tokenizer() -> dict[str, Any]:
     hidden = [byte for byte in range(256) if byte not in shown]
     letters = [chr(byte) for byte in shown] + [chr(256 + i) for i in range(len(hidden))]
     added = [
-        {"id": 50257 + i, "content": text, "special": True, "normalized": False}
+        {"id": _FIRST_SPECIAL + i, "content": text, "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}
         for i, text in enumerate(_SPECIAL)
     ]
