@@ -63,6 +63,29 @@ def test_what_an_engine_logged(tmp_path: Path, name: str) -> None:
     assert (capacity.tokens_count, f"{capacity.requests_ratio:.2f}") == (tokens, ratio)
 
 
+# The same from starts on two GPUs, with the bytes of the GPU that had least.
+LOGGED_ON_TWO = [
+    ("llama", 1, 2, 8_298_381_824, 2_701_296, "329.75"),
+    ("deepseek-v2", 2, 1, 7_964_459_008, 1_382_704, "168.79"),
+]
+
+
+@pytest.mark.parametrize(("name", "tp", "pp", "available", "tokens", "ratio"), LOGGED_ON_TWO)
+def test_what_an_engine_on_two_gpus_logged(  # noqa: PLR0917 (a row of the table)
+    tmp_path: Path, name: str, tp: int, pp: int, available: int, tokens: int, ratio: str
+) -> None:
+    settings = planning.PlanSettings(
+        tensor_parallel_size=tp,
+        pipeline_parallel_size=pp,
+        max_model_len_tokens=8192,
+        kv_cache_bytes=available,
+    )
+    plan = planning.make_plan(planning.read_config(write_model(tmp_path, name)), settings)
+    assert plan.capacity is not None
+    assert plan.capacity.tokens_count == tokens
+    assert f"{plan.capacity.requests_ratio:.2f}" == ratio
+
+
 def test_one_longest_request_needs_a_block_more(tmp_path: Path) -> None:
     pool = pool_of(write_model(tmp_path, "llama"))
     request = serving(8192)
@@ -94,6 +117,8 @@ def test_stages_share_the_layers_and_the_poorest_decides(tmp_path: Path) -> None
     page = 16 * 576 * 2
     assert pool.block_bytes == (7 * page, 7 * page, 7 * page, 6 * page)
     assert pool.blocks(7 * page * 10) == 10
+    # What is left over goes to the later stages, the last excepted: it has the head too.
+    assert pool_of(folder, 5).block_bytes == tuple(count * page for count in (5, 5, 6, 6, 5))
     with pytest.raises(ConfigError, match="27 layers cannot be 28 pipeline stages"):
         pool_of(folder, 28)
 
