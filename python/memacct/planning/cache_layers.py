@@ -40,6 +40,12 @@ _UNKNOWN_TYPES = frozenset(
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "cohere2": 4}
 _FULL_EVERY |= {"gpt_oss": 2, "olmo3": 4}
 _QWEN_WINDOWS = frozenset({"qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen2_vl", "qwen2_5_vl"})
+# With nothing but attention to all tokens, or to a window that the config names.
+_PLAIN_TYPES = frozenset(
+    {"llama", "llama4_text", "mistral", "mixtral", "ministral", "phi3", "granite", "smollm3"}
+    | {"gemma", "olmo2", "seed_oss", "whisper", "gpt2", "opt", "glm4", "glm4_moe", "cohere"}
+    | {"qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "starcoder2", "exaone4"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,12 @@ def token_bytes(config: ModelConfig, settings: CacheSettings) -> int:
 def is_latent(config: ModelConfig) -> bool:
     """Whether it is multi-head latent attention (MLA)."""
     return config.model_type in _LATENT_TYPES and config.get("kv_lora_rank") is not None
+
+
+def is_familiar(config: ModelConfig) -> bool:
+    """Whether what its layers keep is known; of others it is taken to be what the config hints."""
+    plain = _PLAIN_TYPES | _QWEN_WINDOWS | _LATENT_TYPES | _FULL_EVERY.keys()
+    return config.model_type in plain or is_stateful(config)
 
 
 def kv_heads_per_gpu(config: ModelConfig, tensor_parallel_size: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from memacct.accounting.budget import requested_bytes
 
-from .cache_layers import cache_layers
+from .cache_layers import cache_layers, is_familiar
 from .estimates import Estimate, activation, buffers, graphs
 from .pool import CacheLayer, Capacity, Pool, Serving, make_pool
 from .settings import PlanSettings, batch, model_length, serving
@@ -81,6 +81,15 @@ class MemoryPlan:
     longest_tokens: int | None = None
     smallest_utilization: float | None = None
     fits: bool | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is doubtful about the whole plan."""
+        if is_familiar(self.config):
+            return ()
+        kind = self.config.model_type
+        kept = "its layers are taken to keep keys and values as its config hints"
+        return (f"{kind} is not a type that was checked: {kept}, and nothing else",)
 
     @property
     def is_refused(self) -> bool:

@@ -45,6 +45,7 @@ def plan_to_dict(plan: MemoryPlan) -> dict[str, Any]:
         "kv_cache": _cache(plan),
         "longest_tokens": plan.longest_tokens,
         "smallest_utilization": plan.smallest_utilization,
+        "notes": list(plan.notes),
         "changes": [asdict(change) for change in smallest_changes(plan)],
     }
 

@@ -80,6 +80,8 @@ def _head(plan: MemoryPlan) -> Iterator[str]:
         f"{plan.max_num_batched_tokens:,} tokens and {plan.max_num_seqs:,} sequences"
     )
     yield from _wrapped(f"weights from {plan.weights.source}")
+    for note in plan.notes:
+        yield from _wrapped(f"note: {note}")
 
 
 def _cache(plan: MemoryPlan) -> Iterator[str]:

@@ -38,6 +38,7 @@ def test_it_fits_an_h100(llama: Path) -> None:
     result = run(llama, "--gpu", "h100")
     assert result.exit_code == 0, result.output
     assert "It fits." in result.output
+    assert "note:" not in result.output
     assert "KV cache: 131,072 bytes a token on each GPU" in result.output
     assert max(map(len, result.output.splitlines())) <= 80
 
@@ -75,6 +76,7 @@ def test_json_says_what_is_not_known(tmp_path: Path) -> None:
     found = told(folder, "--gpu", "h100")
     assert (found["schema_version"], found["kind"], found["fits"]) == (1, "plan", None)
     assert found["weights"]["bytes"] is None
+    assert found["notes"][0].startswith("unheard_of is not a type that was checked")
     assert found["kv_cache"]["bytes"] is None
     assert found["kv_cache"]["token_bytes"] == 4 * 2 * 1024 * 2
     assert told(folder, "--gpu", "h100", "--weights", "2GiB")["fits"] is True
