@@ -187,6 +187,14 @@ def test_garbage(waste):
 def test_garbage_collected(waste):
     waste()
 
+@pytest.fixture
+def wasted(waste):
+    waste()
+
+@pytest.mark.memory(max_rss_growth="20MiB", gc=True)
+def test_garbage_of_before_hides_nothing(wasted):
+    take(64)
+
 @pytest.mark.memory(max_rss_growth=0, max_rss_peak=None, max_device_growth="1MiB")
 def test_no_driver_no_device_memory():
     take(1)
@@ -201,6 +209,7 @@ def test_peaks_and_garbage(tmp_path: Path) -> None:
         "test_no_peak": "PASSED",
         "test_garbage": "FAILED",
         "test_garbage_collected": "PASSED",
+        "test_garbage_of_before_hides_nothing": "FAILED",
         "test_no_driver_no_device_memory": "FAILED",
     }, done.stdout
     assert re.search(
