@@ -17,6 +17,8 @@ Ending = Literal["running", "finished", "died", "machine_restarted", "unknown"]
 Ring = Literal["kept", "host", "devices"]
 
 FILE_PATTERN = "*.box"
+#: Of `Blackbox.to_dict()`; raised when a key changes its meaning or goes.
+SCHEMA_VERSION = 1
 _MAGIC = b"\x89MABOX\r\n"
 _LARGEST_BYTES = 1 << 33  # of a file that is read: rings are far smaller
 
@@ -99,7 +101,13 @@ class Blackbox:
             name: {each.name: getattr(ring, each.name) for each in fields(ring)}
             for name, ring in self.rings.items()
         }
-        return {**plain, "rings": rings, "trace": self.trace.to_dict()}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "blackbox",
+            **plain,
+            "rings": rings,
+            "trace": self.trace.to_dict(),
+        }
 
 
 def read_blackbox(path: str | os.PathLike[str]) -> Blackbox:

@@ -133,4 +133,4 @@ class Look(NamedTuple):
                 "by_kind": [to_dict(each) for each in kinds],
                 "by_file": [to_dict(each) for each in files],
             }
-        return {"schema": SCHEMA, "kind": kind, **data}
+        return {"schema_version": SCHEMA, "kind": kind, **data}

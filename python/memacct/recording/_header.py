@@ -29,7 +29,7 @@ def header(
     about = os.uname()
     return {
         "kind": "run",
-        "schema": SCHEMA,
+        "schema_version": SCHEMA,
         "memacct_version": _core.__version__,
         "python_version": platform.python_version(),
         "command": None if command is None else list(command),

@@ -81,8 +81,8 @@ def read_run(source: str | os.PathLike[str], *, min_event_bytes: int = 0) -> Run
     records, whole_bytes = parse_frames(data)
     if not records or records[0].get("kind") != "run":
         raise SourceFormatError(name, "this file is no recording of memacct record", "")
-    if records[0].get("schema") != SCHEMA:
-        reason = f"is of schema {records[0].get('schema')!r}; this memacct reads {SCHEMA}"
+    if records[0].get("schema_version") != SCHEMA:
+        reason = f"is of schema {records[0].get('schema_version')!r}; this memacct reads {SCHEMA}"
         raise SourceFormatError(name, reason, "")
     parts = _Parts(str(path))
     for record in records:

@@ -19,7 +19,7 @@ def run_data(account: RunAccount, tree: StartTree | None = None) -> dict[str, An
     """Returns what JSON can hold: the recording and its account; unknown is None. Pure."""
     run = account.run
     return {
-        "schema": SCHEMA,
+        "schema_version": SCHEMA,
         "kind": "run",
         "source": run.source,
         "state": run.state,

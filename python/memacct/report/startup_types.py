@@ -167,7 +167,7 @@ class StartTree:
     def as_data(self) -> dict[str, Any]:
         """Returns plain data: what JSON can hold."""
         return {
-            "schema": 1,
+            "schema_version": 1,
             "processes": [asdict(process) for process in self.processes],
             "tree": [asdict(root) for root in self.roots],
             "torn_count": self.torn_count,

@@ -62,7 +62,7 @@ def write_run(path: Path, wanted: list[dict[str, Any]] | None = None) -> Path:
 def _header(hz: float) -> dict[str, Any]:
     return {
         "kind": "run",
-        "schema": SCHEMA,
+        "schema_version": SCHEMA,
         "memacct_version": "0.1.0",
         "python_version": "3.11.7",
         "command": ["python", "/x/serve.py", "--name", "</script><b>"],

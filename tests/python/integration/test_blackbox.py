@@ -200,7 +200,7 @@ def test_the_command_line_shows_the_last_records_first(tmp_path: Path) -> None:
     assert ["host" in line for line in table] == [False, True, True]
     made.finish()
     data = json.loads(command("read", tmp_path / "one.box", "--json"))
-    assert data["ending"] == "finished"
+    assert (data["schema_version"], data["kind"], data["ending"]) == (1, "blackbox", "finished")
     assert [row["taken_ns"] for row in data["trace"]["host"]] == [1000 * n for n in range(4, 12)]
     followed = command("read", tmp_path / "one.box", "--follow").splitlines()
     assert followed[-1] == "finished"

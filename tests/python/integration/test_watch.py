@@ -190,7 +190,7 @@ def test_json_is_an_object_a_look(gpu: SimulatedGpu, tenants: tuple[Tenant, Tena
     with piped(gpu, "--json", "--pid", str(tenants[0].pid)) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
-        assert (first["schema"], first["kind"], first["events"]) == (1, "watch", [])
+        assert (first["schema_version"], first["kind"], first["events"]) == (1, "watch", [])
         assert first["gpus"][0]["own_bytes"] == (7 * 1024 + 400) * MIB
         tenants[1].free("1GiB")
         looks = (json.loads(line) for line in process.stdout)

@@ -55,7 +55,12 @@ def test_anything_else_is_no_recording(data: bytes) -> None:
 
 def test_what_is_no_recording_is_said_to_be_none(tmp_path: Path) -> None:
     file = tmp_path / "x"
-    for data in (b"", b"text\n", frame({"kind": "sample"}), frame({"kind": "run", "schema": 9})):
+    for data in (
+        b"",
+        b"text\n",
+        frame({"kind": "sample"}),
+        frame({"kind": "run", "schema_version": 9}),
+    ):
         file.write_bytes(data)
         with pytest.raises(SourceFormatError, match="no recording|schema 9"):
             read_run(file)
@@ -85,7 +90,7 @@ def test_samples_keep_to_the_budget_and_to_the_grid(
 
 @pytest.fixture(scope="module")
 def whole_run() -> Callable[[int], bytes]:
-    header = {"kind": "run", "schema": 1, "clock": {"monotonic_ns": 0, "wall_ns": 0}}
+    header = {"kind": "run", "schema_version": 1, "clock": {"monotonic_ns": 0, "wall_ns": 0}}
     process = {"kind": "process", "at_ns": 1, "process": 0, "pid": 7, "start_ticks": 1}
     process |= {"parent_pid": 1, "depth": 0, "name": "a", "title": "a", "role": None, "rank": None}
     samples = [

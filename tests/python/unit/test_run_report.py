@@ -159,7 +159,7 @@ def test_csv_and_parquet_round_trip_in_pandas(run_file: Path, tmp_path: Path) ->
 
 def test_json_is_versioned_and_has_all_of_it(run_file: Path) -> None:
     told = json.loads(report(run_file, "--json").output)
-    assert (told["schema"], told["kind"], told["state"]) == (1, "run", "finished")
+    assert (told["schema_version"], told["kind"], told["state"]) == (1, "run", "finished")
     assert told["host_peak"]["total_bytes"] == 550 * MIB
     (device,) = told["devices"]
     assert device["peak"]["equation_bytes"]["tree"] == 6 * GIB
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
-    header = {**records()[0], "schema": 2}
+    header = {**records()[0], "schema_version": 2}
     result = report(write_run(tmp_path / "run", [header]))
     assert result.exit_code == 2
     assert "schema 2; this memacct reads 1" in result.stderr

@@ -109,7 +109,7 @@ def test_one_process_on_the_host_alone() -> None:
         done = memacct("snap", "--pid", str(child.pid), "--devices", "none", "--json")
         told = json.loads(done.stdout)
         child.kill()
-    assert (told["schema"], told["kind"], told["pid"]) == (1, "snap", child.pid)
+    assert (told["schema_version"], told["kind"], told["pid"]) == (1, "snap", child.pid)
     assert told["gpus"] is None
     host = told["process"]["host"]
     assert host["rss_bytes"] == host["held_bytes"] + host["reclaimable_bytes"]
