@@ -30,6 +30,9 @@ class SourceError(MemacctError):
         self.reason = reason
 
     def __str__(self) -> str:
+        # The loader's own text, which is the reason where a library is missing, begins with it.
+        if self.reason.startswith(f"{self.source}: "):
+            return self.reason
         return f"{self.source}: {self.reason}"
 
 

@@ -61,6 +61,10 @@ def counters(processor: Processor) -> dict[Key, Points]:
     return dict(found)
 
 
+def sizes(points: tuple[tuple[float, int], ...]) -> Points:
+    return [(at(seconds), gib * GIB) for seconds, gib in points]
+
+
 def expected_counters(run: Run) -> dict[Key, Points]:
     """Every counter that there must be, from the run's own numbers."""
     totals = account_of(run).host_totals
@@ -77,11 +81,10 @@ def expected_counters(run: Run) -> dict[Key, Points]:
     for term in ("own", "tree", "foreign", "unattributed", "reserved", "free"):
         values = [(point.at_ns, point.terms[f"{term}_bytes"]) for point in device.points]
         found["GPU 0 NVIDIA H100", f"GPU 0 {term}"] = values
-    sizes = zip((at(0.1), at(0.2), at(0.3), at(0.4)), (2, 2, 3, 3), strict=True)
-    name = f"GPU 0 pid {NEIGHBOUR} other"
-    found["GPU 0 NVIDIA H100", name] = [(at_ns, gib * GIB) for at_ns, gib in sizes]
-    held = [(at(0.2), 5 * GIB), (at(0.3), 6 * GIB), (at(0.4), 0)]
-    found[run.processes[1].first_ns, "GPU 0 held"] = held
+    neighbour = ((0.1, 2), (0.2, 2), (0.3, 3), (0.4, 3))
+    child = ((0.2, 5), (0.3, 6), (0.4, 0))
+    found["GPU 0 NVIDIA H100", f"GPU 0 pid {NEIGHBOUR} other"] = sizes(neighbour)
+    found[run.processes[1].first_ns, "GPU 0 held"] = sizes(child)
     return found
 
 

@@ -34,6 +34,30 @@ def test_each_error_survives_pickling_with_all_it_says(error: memacct.MemacctErr
     assert str(copy) == str(error)
 
 
+def test_a_source_is_named_once() -> None:
+    script = """
+import memacct
+from memacct import _core
+try:
+    _core.read_devices("all")
+except memacct.SourceUnavailableError as error:
+    print(error.source, error, sep="\\n")
+"""
+    missing = {**os.environ, "MEMACCT_NVML_LIBRARY": "/nowhere/libnvidia-ml.so.1"}
+    child = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=missing,
+    )
+    source, text = child.stdout.splitlines()
+    assert text.count("libnvidia-ml.so.1") == 1
+    assert text.count("cannot open shared object file") == 1
+    assert source in text
+
+
 def test_a_format_error_of_the_core_has_its_parts() -> None:
     with pytest.raises(memacct.SourceFormatError) as caught:
         _core.parse_statm(b"x\n", 4096)
