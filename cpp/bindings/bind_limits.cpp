@@ -108,7 +108,7 @@ void bind_limits(py::module_& m) {
               Field{"headroom_known", &MemoryLimits::headroom_known});
   bind_texts(m);
   using Release = py::call_guard<py::gil_scoped_release>;
-  m.def("read_cgroup", &read_cgroup, py::arg("root") = "", Release());
+  m.def("read_cgroup", &read_cgroup, py::arg("root") = "", py::arg("pid") = 0, Release());
   m.def("read_system", &read_system, py::arg("root") = "", Release());
   m.def("find_limits", &find_limits, py::arg("cgroup"), py::arg("system"));
 }

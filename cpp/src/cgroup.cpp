@@ -233,8 +233,9 @@ std::optional<std::uint64_t> room_within(std::optional<std::uint64_t> limit_byte
   return difference(limit_bytes, difference(held, level.active_file_bytes.value_or(0)));
 }
 
-std::optional<CgroupMemory> read_cgroup(std::string const& root) {
-  auto const self = read_file(root + "/proc/self/cgroup");
+std::optional<CgroupMemory> read_cgroup(std::string const& root, pid_t pid) {
+  auto const process = pid == 0 ? std::string("self") : std::to_string(pid);
+  auto const self = read_file(root + "/proc/" + process + "/cgroup");
   auto const mountinfo = read_file(root + "/proc/self/mountinfo");
   if (!self || !mountinfo) return std::nullopt;
   auto const name = parse_self_cgroup(*self);

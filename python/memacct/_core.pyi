@@ -241,10 +241,10 @@ class MemoryLimits:
 def read_host(tier: HostTier = "breakdown") -> HostMemory:
     """Reads this process. SourceUnavailableError: a kernel without smaps_rollup (< 4.14)."""
 
-def read_cgroup(root: str = "") -> CgroupMemory | None:
-    """Reads this process's control group; None if it is in none that a mount shows.
+def read_cgroup(root: str = "", pid: int = 0) -> CgroupMemory | None:
+    """Reads the control group of process ``pid``, 0: of this one.
 
-    ``root`` is put before every path, for tests. Opens five or six files a level: 100-300 us.
+    None if it is in none that a mount shows, or if there is no such process. ``root`` is put before every path, for tests. Opens five or six files a level: 100-300 us.
     """
 
 def read_system(root: str = "") -> SystemMemory:

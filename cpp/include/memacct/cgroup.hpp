@@ -1,5 +1,7 @@
-// The memory limits of this process's control groups, and what counts against them.
+// The memory limits of a process's control groups, and what counts against them.
 #pragma once
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -68,16 +70,18 @@ struct CgroupMemory {
   bool operator==(CgroupMemory const&) const = default;
 };
 
-/// nullopt if this process is in no memory control group, or in one that no mount shows.
+/// Of the process `pid` (0: this one): nullopt if it is in no memory control group, or in one
+/// that no mount shows, or if there is no such process. Where another's group lies is told by
+/// this process's mounts, in whose names the kernel gives it.
 /// `root` is prepended to every path, for tests on captured trees.
 /// @throws SourceReadError, SourceFormatError; SourceUnavailableError if not permitted.
 /// Cost: opens two files, up to six of each level and two of the own group; allocates.
 /// 200 us at three levels (Linux 6.18, v1); the kernel sums memory.stat over CPUs.
-/// Source: /proc/self/cgroup, /proc/self/mountinfo; of each level memory.max, memory.high,
+/// Source: /proc/PID/cgroup, /proc/self/mountinfo; of each level memory.max, memory.high,
 /// memory.current, memory.stat, memory.swap.{max,current} (v2) or memory.limit_in_bytes,
 /// memory.usage_in_bytes, memory.stat, memory.memsw.{limit,usage}_in_bytes (v1); of the own
 /// group memory.events, memory.pressure (v2) or memory.oom_control, memory.{,memsw.}failcnt (v1).
-[[nodiscard]] std::optional<CgroupMemory> read_cgroup(std::string const& root = "");
+[[nodiscard]] std::optional<CgroupMemory> read_cgroup(std::string const& root = "", pid_t pid = 0);
 
 /// Pure: what `limit_bytes` leaves above `usage_bytes` if the level's page cache, as far as it
 /// is known, makes way. nullopt: no limit, or the usage is unknown.

@@ -105,7 +105,7 @@ class Look(NamedTuple):
         pid: the process that was asked for; None: the machine.
         numbers: whether the driver's numbers are procfs's: names hang on it.
         process, tree, mappings: the memory of the process that was asked for.
-        cgroup, limits: of this command's own control group, which is the shell's.
+        cgroup, limits: of that process's control group; without a pid this command's, the shell's.
     """
 
     taken_ns: int

@@ -65,6 +65,7 @@ class Reader:
         family = self._family(pid)
         gpus, reason = self._gpus()
         views, numbers = self._views(gpus or (), pid, family)
+        cgroup = machine.cgroup if pid is None else _core.read_cgroup(pid=pid)
         return Look(
             taken_ns=machine.taken_ns,
             span_ns=_core.monotonic_ns() - machine.taken_ns,
@@ -77,8 +78,8 @@ class Reader:
             tree=family.tree,
             mappings=family.mappings,
             system=machine.system,
-            cgroup=machine.cgroup,
-            limits=machine.limits,
+            cgroup=cgroup,
+            limits=machine.limits if pid is None else _core.find_limits(cgroup, machine.system),
         )
 
     def _views(

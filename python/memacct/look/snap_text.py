@@ -166,11 +166,12 @@ def _room_lines(look: Look, columns: int) -> Iterator[Line]:
     heads += [Column(name) for name in ("limit", "held", "reclaimable", "free", "swap")]
     yield from table(heads, list(_limit_rows(look)), columns)
     if look.limits is not None and look.limits.headroom_bytes is not None and binding is not None:
+        whose = "what this shell starts" if look.pid is None else "that process"
         most = "" if look.limits.headroom_known else "at most "
         yield fit(
             line(
                 Span(f"{most}{gib(look.limits.headroom_bytes)} GiB of room", "bold"),
-                f" for what this shell starts; what binds is the {binding.name}",
+                f" for {whose}; what binds is the {binding.name}",
             ),
             columns,
         )

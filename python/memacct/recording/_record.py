@@ -140,7 +140,7 @@ class _Recording:
             self.sources = Sources(
                 host=self.settings.host,
                 devices=self.settings.devices,
-                with_cgroup=bool(self.settings.command),
+                cgroup_pid=self.settings.pid or 0,
             )
             # GPUs by name may be wrong; "all" cannot, and the driver is slow to start.
             asked = self.settings.devices not in ("all", "none")

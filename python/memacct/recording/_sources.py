@@ -25,7 +25,7 @@ class Sources:
     Args:
         host: what is read of each process.
         devices: which GPUs.
-        with_cgroup: whether this process's control group is the tree's, too.
+        cgroup_pid: the process whose control group is the tree's; 0: this one.
 
     Attributes:
         changes: what was seen so far.
@@ -33,14 +33,14 @@ class Sources:
         waited_ns: for the driver, in the last sample.
     """
 
-    def __init__(self, *, host: HostTier, devices: DeviceKeys, with_cgroup: bool) -> None:
+    def __init__(self, *, host: HostTier, devices: DeviceKeys, cgroup_pid: int) -> None:
         self.changes = Changes()
         self.errors_count = 0
         self.waited_ns = 0
         self.root_ended = False
         self._host = host
         self._which = devices
-        self._with_cgroup = with_cgroup
+        self._cgroup_pid = cgroup_pid
         self._root_ticks: int | None = None
         self._machine_ns: int | None = None
         self._device_uuids: tuple[str, ...] = ()
@@ -114,8 +114,7 @@ class Sources:
             return None
         self._machine_ns = now_ns
         try:
-            cgroup = _core.read_cgroup() if self._with_cgroup else None
-            return _core.read_system(), cgroup
+            return _core.read_system(), _core.read_cgroup(pid=self._cgroup_pid)
         except MemacctError:
             return None
 

@@ -290,3 +290,37 @@ def test_hugetlb_pages_move_from_free_memory_to_their_pool() -> None:
     assert before.hugetlb_bytes is not None
     assert after.hugetlb_bytes - before.hugetlb_bytes == 2 * page_bytes
     assert restored.hugetlb_pools == before.hugetlb_pools
+
+
+HOLDER = """
+import sys
+held = bytearray(32 << 20)
+print("holding", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_another_processes_group_is_read_from_here() -> None:
+    with limited_group(256 * MIB) as group, group.start(HOLDER) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        found = _core.read_cgroup(pid=process.pid)
+        assert found is not None
+        assert found.limit_bytes == 256 * MIB
+        assert found.path.endswith(group.folder.name)
+        assert (found.usage_bytes or 0) >= 32 * MIB
+        mine = _core.read_cgroup()
+        assert mine is None or mine.path != found.path
+        told = json.loads(memacct_says("snap", "--pid", str(process.pid), "--json"))
+        assert told["cgroup"]["limit_bytes"] == 256 * MIB
+        assert told["limits"]["headroom_bytes"] <= 224 * MIB
+        shown = memacct_says("snap", "--pid", str(process.pid))
+        assert "GiB of room for that process; what binds is the cgroup" in " ".join(shown.split())
+        process.communicate("\n")
+    assert _core.read_cgroup(pid=process.pid) is None
+
+
+def memacct_says(*words: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "memacct", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
