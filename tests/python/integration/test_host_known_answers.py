@@ -23,6 +23,7 @@ MIB = 1 << 20
 PAGE = mmap.PAGESIZE
 # The kernel counts pages in batches per CPU: up to 64 (or twice the CPUs) on each.
 MARGIN = 2 * MIB
+LIBRARIES = 16 * MIB
 
 
 def touch(block: mmap.mmap) -> None:
@@ -62,7 +63,8 @@ def test_touched_private_pages_are_unique_in_the_rollup(private: mmap.mmap) -> N
     before = memacct.snapshot("rollup")
     touch(private)
     delta = (memacct.snapshot("rollup") - before).host
-    assert delta.uss_bytes == pytest.approx(256 * MIB, abs=MARGIN)
+    # Pages of libraries become unique, or cease to be, as other processes that map them end and start.
+    assert delta.uss_bytes == pytest.approx(256 * MIB, abs=LIBRARIES)
     assert delta.pss_anon_bytes == pytest.approx(256 * MIB, abs=MARGIN)
     assert delta.held_bytes == pytest.approx(256 * MIB, abs=MARGIN)
 
