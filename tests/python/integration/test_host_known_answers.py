@@ -63,7 +63,7 @@ def test_touched_private_pages_are_unique_in_the_rollup(private: mmap.mmap) -> N
     before = memacct.snapshot("rollup")
     touch(private)
     delta = (memacct.snapshot("rollup") - before).host
-    # Pages of libraries become unique, or cease to be, as other processes that map them end and start.
+    # Pages of libraries become unique, or cease to be, as others that map them end and start.
     assert delta.uss_bytes == pytest.approx(256 * MIB, abs=LIBRARIES)
     assert delta.pss_anon_bytes == pytest.approx(256 * MIB, abs=MARGIN)
     assert delta.held_bytes == pytest.approx(256 * MIB, abs=MARGIN)
