@@ -80,20 +80,16 @@ def _owner(pid: int, wanted: int | None, family: Collection[int], numbers: Numbe
 
 
 def _holder(usage: ProcessUsage, known: ProcessMemory | None, owner: Owner) -> Holder:
-    if known is None:
-        return Holder(
-            pid=usage.pid,
-            process_used_bytes=usage.process_used_bytes,
-            owner=owner,
-            kinds=usage.kinds,
-            gpu_instance_id=usage.gpu_instance_id,
-        )
-    return Holder(
+    listed = Holder(
         pid=usage.pid,
         process_used_bytes=usage.process_used_bytes,
         owner=owner,
         kinds=usage.kinds,
         gpu_instance_id=usage.gpu_instance_id,
+    )
+    if known is None:
+        return listed
+    return listed._replace(
         start_ticks=known.start_ticks,
         name=known.name,
         title=known.title,
