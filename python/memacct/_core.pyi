@@ -244,7 +244,8 @@ def read_host(tier: HostTier = "breakdown") -> HostMemory:
 def read_cgroup(root: str = "", pid: int = 0) -> CgroupMemory | None:
     """Reads the control group of process ``pid``, 0: of this one.
 
-    None if it is in none that a mount shows, or if there is no such process. ``root`` is put before every path, for tests. Opens five or six files a level: 100-300 us.
+    None if it is in none that a mount shows, or if there is no such process. ``root`` is put
+    before every path, for tests. Opens five or six files a level: 100-300 us.
     """
 
 def read_system(root: str = "") -> SystemMemory:
