@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from perfetto_processor import Processor
-from recorded_run import CHILD, CHILD_NAME, NEIGHBOUR, PARENT, at, write_run
+from recorded_run import CHILD, CHILD_NAME, NEIGHBOUR, PARENT, at, records, write_run
 
-from memacct._units import GIB
+from memacct._units import GIB, MIB
 from memacct.recording import Run, read_run
 from memacct.report import perfetto_wire as wire
 from memacct.report.run_account import account_of
@@ -28,6 +29,7 @@ HOST = {
     "rss shmem": "rss_shmem_bytes",
     "swap": "swap_bytes",
 }
+ESCAPED_NAME = CHILD_NAME.encode("utf-8", "backslashreplace").decode()
 #: A counter by the process, or by the track, that it is below.
 Key = tuple[int | str, str]
 Points = list[tuple[int, int | None]]
@@ -120,8 +122,7 @@ def test_every_counter_reads_back_equal(run: Run, loaded: Processor) -> None:
 
 def test_processes_are_perfettos_processes(loaded: Processor) -> None:
     rows = loaded.query("select pid, name, start_ts from process where pid > 0 order by upid")
-    name = CHILD_NAME.encode("utf-8", "backslashreplace").decode()
-    assert rows == [(PARENT, "python serve.py", at(0.0)), (CHILD, name, at(0.2))]
+    assert rows == [(PARENT, "python serve.py", at(0.0)), (CHILD, ESCAPED_NAME, at(0.2))]
 
 
 def test_lives_and_spans_are_slices_that_nest(run: Run, loaded: Processor) -> None:
@@ -160,3 +161,18 @@ def test_a_neighbours_move_is_an_instant_on_its_gpu(loaded: Processor) -> None:
     )
     text = f"pid {NEIGHBOUR} other took 1.00 GiB"
     assert rows == [("GPU 0 NVIDIA H100", "GPU 0 neighbours", text, at(0.3) + 2000, 0)]
+
+
+def test_a_number_used_twice_is_two_processes(tmp_path: Path) -> None:
+    wanted = records()
+    first = next(each for each in wanted if each.get("process") == 1)
+    again = {**first, "process": 2, "start_ticks": 99, "name": "second", "at_ns": at(0.42)}
+    sample = next(each for each in wanted if each["kind"] == "sample")
+    row = [2, 7 * MIB, 6 * MIB, MIB, 0, 0, 9 * MIB, None, None]
+    wanted[-1:-1] = [again, {**sample, "at_ns": at(0.42), "host": [row]}]
+    run = read_run(write_run(tmp_path / "run.memacct", wanted))
+    with Processor(perfetto_trace(run, account_of(run).host_totals)) as processor:
+        assert found_wrong(processor) == []
+        rows = processor.query("select name, start_ts from process where pid > 100 order by upid")
+        assert rows == [(ESCAPED_NAME, at(0.2)), ("second", at(0.42))]
+        assert counters(processor) == expected_counters(run)
