@@ -34,9 +34,13 @@ def plain_track(uuid: int, name: str, parent_uuid: int | None = None, order: int
     return _number(1, uuid) + _text(2, name) + parent + _rank(order)
 
 
-def counter_track(uuid: int, name: str, parent_uuid: int, order: int = 0) -> bytes:
-    """Returns a TrackDescriptor of a counter of bytes."""
-    return plain_track(uuid, name, parent_uuid, order) + _bytes(8, _number(3, _BYTES_UNIT))
+def counter_track(uuid: int, name: str, parent_uuid: int, order: int = 0, scale: str = "") -> bytes:
+    """Returns a TrackDescriptor of a counter of bytes.
+
+    Those below the same track with the same ``scale`` are drawn to one scale.
+    """
+    kind = _number(3, _BYTES_UNIT) + (_text(7, scale) if scale else b"")
+    return plain_track(uuid, name, parent_uuid, order) + _bytes(8, kind)
 
 
 def counter(track_uuid: int, value: int) -> bytes:

@@ -24,6 +24,7 @@ _HOST_COUNTERS = {
     "swap": "swap_bytes",
 }
 _FIRST_PROCESS_ORDER = 100
+_HOST_SCALE = "host memory"
 
 
 def perfetto_trace(run: Run, totals: tuple[int, ...], spans: tuple[Span, ...] = ()) -> bytes:
@@ -69,9 +70,10 @@ class _Trace:
         self.parts.append(wire.packet(None, track=wire.plain_track(uuid, name, parent, order)))
         return uuid
 
-    def _counter(self, name: str, parent: int, order: int = 0) -> int:
+    def _counter(self, name: str, parent: int, order: int = 0, scale: str = "") -> int:
         uuid = self._uuid()
-        self.parts.append(wire.packet(None, track=wire.counter_track(uuid, name, parent, order)))
+        track = wire.counter_track(uuid, name, parent, order, scale)
+        self.parts.append(wire.packet(None, track=track))
         return uuid
 
     def _at(self, at_ns: int, body: bytes, order: int = 1) -> None:
@@ -105,7 +107,7 @@ class _Trace:
             values = [(point.at_ns, getattr(point, term)) for point in process.points]
             if all(value is None for _, value in values):
                 continue
-            counter = self._counter(title, uuid, order)
+            counter = self._counter(title, uuid, order, _HOST_SCALE)
             for at_ns, value in values:
                 self._count(at_ns, counter, value)
             if process.ended_ns is not None:
@@ -131,7 +133,10 @@ class _Trace:
                 self._count(point.at_ns, counters[name], 0)  # it has left the device
             for name, value in values.items():
                 if name not in counters:
-                    counters[name] = self._counter(f"{title} {name}", group, len(counters) + 1)
+                    # What is free would leave of the scale no more than a line for the rest.
+                    scale = "" if name == "free" else f"{title} held"
+                    order = len(counters) + 1
+                    counters[name] = self._counter(f"{title} {name}", group, order, scale)
                 self._count(point.at_ns, counters[name], value)
         if device.events:
             self._add_events(self._track(f"{title} neighbours", group), device.events)

@@ -133,3 +133,16 @@ def test_a_neighbours_move_is_an_instant(run: Run) -> None:
 def test_time_goes_forward(run: Run) -> None:
     times = [p.timestamp for p in read_back(run).trace.packet if p.HasField("track_event")]
     assert times == sorted(times)
+
+
+def test_what_holds_a_gpu_is_drawn_to_one_scale_and_what_is_free_to_its_own(run: Run) -> None:
+    found = read_back(run)
+    scales: dict[str, set[str]] = defaultdict(set)
+    for track in found.tracks.values():
+        if track.HasField("counter"):
+            name = "free" if track.name == "GPU 0 free" else found.group(track)
+            scales[name].add(track.counter.y_axis_share_key)
+    assert scales["GPU 0 NVIDIA H100"] == {"GPU 0 held"}
+    assert scales["free"] == {""}
+    assert scales[str(PARENT)] == {"host memory"}
+    assert scales[str(CHILD)] == {"host memory", ""}  # and what it holds on the GPU
