@@ -162,7 +162,7 @@ def _events(account: RunAccount) -> Iterator[str]:
 
 def _processes(account: RunAccount) -> Iterator[str]:
     run = account.run
-    yield "<section><h2>Processes by peak</h2>"
+    yield "<section class=processes><h2>Processes by peak</h2>"
     rows = [
         (
             printable(called(row.process)),

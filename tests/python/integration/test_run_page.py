@@ -91,3 +91,29 @@ def test_a_page_that_asks_is_seen_and_the_policy_stops_ours(page: Path, tmp_path
     text = page.read_text()
     asking.write_text(text.replace("<main>", "<main>" + image))
     assert in_a_browser(asking, tmp_path)[1] == set()
+
+
+#: Points at places all along a GPU's chart, and notes from where to where what it tells reaches.
+POINTING = """<script>
+const chart = document.querySelector("[data-chart=gpu]"), told = [];
+for (let share = 0.2; share < 1; share += 0.05) {
+  const svg = chart.querySelector("svg"), box = svg.getBoundingClientRect();
+  const clientX = box.left + box.width * share;
+  svg.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY: box.top + 50 }));
+  const tip = chart.querySelector(".tip").getBoundingClientRect();
+  if (tip.width) told.push([tip.left, tip.right]);
+}
+document.body.dataset.told = JSON.stringify(told);
+</script></body>"""
+
+
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium is here")
+def test_what_a_finger_is_told_stays_on_a_phones_screen(page: Path, tmp_path: Path) -> None:
+    narrow = page.read_text().replace("</style>", "body { width: 390px }</style>")
+    page.write_text(narrow.replace("</body>", POINTING))
+    drawn, _ = in_a_browser(page, tmp_path)
+    (told,) = re.findall(r'data-told="([^"]*)"', drawn)
+    reaches = json.loads(told)
+    assert len(reaches) >= 10
+    assert min(left for left, _ in reaches) >= 0
+    assert max(right for _, right in reaches) <= 390

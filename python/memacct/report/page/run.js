@@ -119,8 +119,9 @@
       const near = (chart.events || []).filter((event) => Math.abs(event.t - s) < data.end / 60);
       for (const event of near) html("span", html("div", tip), "↕ " + event.text);
       tip.style.display = "block";
-      tip.style.left = px > width / 2 ? "auto" : px + 12 + "px";
-      tip.style.right = px > width / 2 ? width - px + 12 + "px" : "auto";
+      // Beside the cursor where there is room; on a phone, over it rather than off the screen.
+      const wide = tip.offsetWidth, beside = px > width / 2 ? px - 12 - wide : px + 12;
+      tip.style.left = Math.max(0, Math.min(beside, width - wide)) + "px";
     }
     place.appendChild(legend);
     chart.series.forEach((each, i) => {
