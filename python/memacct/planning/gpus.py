@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
-from memacct._units import GIB, MIB, parse_bytes
+from memacct._units import MIB, parse_bytes
+from memacct.cards import all_cards, find_card, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,29 +47,34 @@ class Gpu:
 
 
 def named_gpu(text: str) -> Gpu:
-    """A card by name, or any by its size.
+    """A card by name, or any by its size: "h100", "80GiB", "total=80GiB".
 
     Raises:
         ConfigError: neither a known name nor a size of 256 MiB and more.
     """
-    wanted = text.strip().lower().replace("_", "-").replace(" ", "-")
-    known = json.loads(resources.files(__package__).joinpath("gpus.json").read_text())["gpus"]
-    for card in known:
-        if wanted in {card["name"], *card["aliases"]}:
-            total = round(card["total_gib"] * GIB)
-            return Gpu(
-                title=card["title"], total_bytes=total, free_bytes=total, source=card["source"]
-            )
+    card = find_card(text)
+    found = None if card is None else card.engine_total()
+    if card is not None and found is not None:
+        reading, by_cuda = found
+        total = reading.size_bytes
+        # Where only NVML's total is known: it is what the driver keeps more than an engine gets.
+        title = card.title if by_cuda else f"{card.title} (NVML's total; CUDA's is a little less)"
+        return Gpu(title=title, total_bytes=total, free_bytes=total, source=reading.source)
     try:
-        total = parse_bytes(text)
+        total = parse_bytes(text.strip().removeprefix("total="))
     except ValueError:
         total = 0
     if total < _SMALLEST_BYTES:
-        names = ", ".join(card["name"] for card in known)
-        raise ConfigError(
-            f"--gpu {text!r} is neither 'free' nor one of {names} nor a size such as 80GiB"
-        )
+        raise ConfigError(f"--gpu {text!r} is neither 'free' nor {_known(text)}")
     return Gpu(title="a GPU of that size", total_bytes=total, free_bytes=total, source="as given")
+
+
+def _known(text: str) -> str:
+    """What it could have been: the cards it looks like, or all of them, or a size."""
+    near = near_names(text)
+    if near:
+        return f"a card that is known (near: {', '.join(near)}) nor a size such as 80GiB"
+    return f"one of {', '.join(card.name for card in all_cards())} nor a size such as 80GiB"
 
 
 def live_gpu(devices: Sequence[DeviceMemory], index: int) -> Gpu:
