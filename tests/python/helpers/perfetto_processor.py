@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SCRIPT = Path(__file__).with_suffix(".js")
 _ANSWER_S = 120
+_LONGEST = 2000
 
 
 class _Pipe:
@@ -66,8 +67,8 @@ class _Pipe:
             self._said.close()
 
     def _told(self) -> str:
-        self._said.seek(0)
-        return self._said.read().decode(errors="replace")
+        self._said.seek(0)  # where node shows a line of the script, that is all of it
+        return self._said.read().decode(errors="replace")[-_LONGEST:]
 
 
 class Processor:
