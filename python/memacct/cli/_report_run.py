@@ -16,6 +16,7 @@ from memacct.report.run_account import called
 from memacct.report.run_words import (
     command_text,
     cost_text,
+    counted,
     duration,
     ending_text,
     event_text,
@@ -54,8 +55,9 @@ def _parts(account: RunAccount, spans: Spans) -> list[Any]:
         Text(command_text(run), style="bold"),
         Text(f"{machine_text(run)}", style="dim"),
         Text(
-            f"{duration(seconds(run, run.last_ns))}, {len(run.samples_ns)} samples, "
-            f"{len(run.processes)} processes; {ending_text(run)}"
+            f"{duration(seconds(run, run.last_ns))}, "
+            f"{counted(len(run.samples_ns), 'sample', 'samples')}, "
+            f"{counted(len(run.processes), 'process', 'processes')}; {ending_text(run)}"
         ),
         *_host(account),
         *(part for peak in account.device_peaks for part in _device(account, peak)),

@@ -14,6 +14,7 @@ from memacct.report.run_series import chart_data
 from memacct.report.run_words import (
     command_text,
     cost_text,
+    counted,
     duration,
     ending_text,
     event_text,
@@ -75,10 +76,15 @@ def _body(account: RunAccount, spans: Spans) -> Iterator[str]:
 
 def _tiles(account: RunAccount) -> Iterator[str]:
     run = account.run
-    yield _tile("took", duration(seconds(run, run.last_ns)), f"{len(run.samples_ns)} samples")
+    yield _tile(
+        "took",
+        duration(seconds(run, run.last_ns)),
+        counted(len(run.samples_ns), "sample", "samples"),
+    )
     if account.host_peak is not None:
         peak = account.host_peak
-        note = f"at {seconds(run, peak.at_ns):.2f} s, {len(peak.holders)} processes"
+        holders = counted(len(peak.holders), "process", "processes")
+        note = f"at {seconds(run, peak.at_ns):.2f} s, {holders}"
         yield _tile("host peak", format_bytes(peak.total_bytes), note)
     for each in account.device_peaks:
         number = each.device.number if each.device.index is None else each.device.index
@@ -90,7 +96,9 @@ def _tiles(account: RunAccount) -> Iterator[str]:
     events = account.events()
     if run.devices:
         moved = sum(abs(event.change_bytes) for _, event in events)
-        yield _tile("neighbours", f"{len(events)} moves", f"{format_bytes(moved)} in all")
+        yield _tile(
+            "neighbours", counted(len(events), "move", "moves"), f"{format_bytes(moved)} in all"
+        )
     if run.end is not None:
         note = f"{run.end['sampling_cpu_ns'] / 1e9:.2f} s of CPU"
         yield _tile("sampling took", f"{run.end['sampling_cpu_ratio']:.1%}", note)

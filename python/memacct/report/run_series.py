@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memacct._printable import printable
 from memacct._units import format_bytes
 from memacct.report.run_account import called, device_at, host_at
-from memacct.report.run_words import event_text, seconds
+from memacct.report.run_words import counted, event_text, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def _host(account: RunAccount, colors: dict[int, int]) -> dict[str, Any]:
     if others:
         totals = (account.host_totals[place] for place in places)
         rest = [total - part for total, part in zip(totals, known, strict=True)]
-        name = f"{others} other process" + ("es" if others > 1 else "")
+        name = counted(others, "other process", "other processes")
         series.append({"name": name, "color": "other", "values": rest})
     return {"t": [seconds(run, at_ns) for at_ns in times], "series": series}
 

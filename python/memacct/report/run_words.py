@@ -38,6 +38,11 @@ def duration(span_s: float) -> str:
     return f"{span_s:.2f} s"
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Returns a number with the word for so many."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def command_text(run: Run) -> str:
     """Returns what was recorded, as one would type it."""
     if run.header["command"] is None:
@@ -70,7 +75,8 @@ def cost_text(run: Run) -> str | None:
         f"{end['sampling_cpu_ratio']:.1%} of one; starting up {_start_text(run)} before the command"
     )
     if end["skipped_count"]:
-        text += f"; {end['skipped_count']} samples left out to keep to the budget"
+        left_out = counted(end["skipped_count"], "sample", "samples")
+        text += f"; {left_out} left out to keep to the budget"
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -117,6 +118,17 @@ def test_the_summary_is_80_columns_wide_and_says_it_all(run_file: Path) -> None:
     ):
         assert text in said
     assert "\x1b" not in result.output
+
+
+def test_one_is_called_one(tmp_path: Path) -> None:
+    lone = [*records()[:3], {**records()[-1], "skipped_count": 1}]
+    file, page = write_run(tmp_path / "run", lone), tmp_path / "page.html"
+    said = " ".join(report(file, "--html", page).output.split())
+    said += " ".join(report(file).output.split()) + page.read_text()
+    assert "1 sample, 1 process; exited" in said
+    assert ", 1 process<" in said
+    assert "1 sample left out" in said
+    assert not re.search(r"\b1 (samples|processes|moves)\b", said)
 
 
 def test_a_recording_that_was_cut_off_says_so(tmp_path: Path) -> None:
