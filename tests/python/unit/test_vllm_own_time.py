@@ -76,6 +76,29 @@ def test_a_pause_is_outside_of_the_blocks_that_are_open() -> None:
     assert own.pause(0.0) >= 0.0
 
 
+def test_a_collection_that_is_due_is_not_the_plugins_own() -> None:
+    own = OwnTime()
+    seen: list[str] = []
+
+    def burn(phase: str, info: dict[str, int]) -> None:
+        del info
+        seen.append(phase)
+        if phase == "start":
+            compute()
+
+    before = gc.get_threshold()
+    gc.callbacks.append(burn)
+    gc.set_threshold(1, 1, 1)  # every allocation of a container is to begin one
+    try:
+        with own:
+            pass
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(burn)
+    assert "start" in seen
+    assert own.spent().cpu_ns < SPIN_NS
+
+
 def test_a_forked_child_begins_anew() -> None:
     own = OwnTime()
     with own:

@@ -46,9 +46,10 @@ class OwnTime:
         if self._depth == 0:
             if self._pid != os.getpid():  # forked: what the parent took, it tells itself
                 self._closed, self._pid = Spent(0, 0), os.getpid()
-            self._entered = Spent.now()
+            # First: a reading of the clocks is a tuple, and to make it may begin a collection.
             self._put_off_collections = gc.isenabled()
             gc.disable()
+            self._entered = Spent.now()
         self._depth += 1
 
     def __exit__(
@@ -58,9 +59,9 @@ class OwnTime:
         trace: TracebackType | None,
     ) -> None:
         if self._depth == 1:
+            self._closed = self.spent()
             if self._put_off_collections:
                 gc.enable()
-            self._closed = self.spent()
         self._depth -= 1
 
     def pause(self, seconds: float) -> float:
