@@ -26,7 +26,6 @@ _NOT_FOUND = 127
 Machine = Annotated[
     str, typer.Option(help="Name of the machine; commands of the same name share its GPUs.")
 ]
-SizeOption = Annotated[str | None, typer.Option()]
 
 
 @app.command()

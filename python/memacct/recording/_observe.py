@@ -41,11 +41,6 @@ class Changes:
         self._devices: dict[int, tuple[Any, ...]] = {}
         self._foreign: dict[int, int | None] = {}
 
-    @property
-    def alive_count(self) -> int:
-        """How many processes the last sample had."""
-        return len(self._host)
-
     def new_foreign(self, devices: Iterable[DeviceMemory]) -> list[int]:
         """Returns the listed foreign processes whose names were not told yet."""
         listed = {p.pid for d in devices for p in d.processes if p.owner == "foreign"}
