@@ -27,7 +27,7 @@ PYTHON = [
     {"profile", "reservations", "planning", "broker", "_allocators", "recording"},
     {"doctor", "launch"},
     {"report", "sim"},
-    {"dryrun", "demo", "look", "exporter"},
+    {"dry_run", "demo", "look", "exporter"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]
