@@ -63,6 +63,10 @@ class Rank:
         graphs_estimated: what the engine takes off its KV cache for CUDA graphs; None: nothing.
         graphs: what they took after all.
         kv_cache: what the engine allocates for it.
+        kv_room_bytes: what the engine found left for its KV cache, to the byte and before whole
+            blocks are made of it; negative where it already had too little. Answers for other
+            settings are reckoned from it.
+        kv_block_bytes: one block of the KV cache on this GPU.
         context: the process's CUDA context; outside the engine's budget.
         peak: the equation at the highest moment of the profiling pass.
         started: the equation when the engine serves.
@@ -79,6 +83,8 @@ class Rank:
     graphs_estimated: Amount | None = None
     graphs: Amount | None = None
     kv_cache: Amount | None = None
+    kv_room_bytes: int | None = None
+    kv_block_bytes: int | None = None
     context: Amount | None = None
     peak: tuple[Row, ...] = ()
     started: tuple[Row, ...] = ()
@@ -144,6 +150,8 @@ class DryRun:
             kv_cache_dtype, attention_backend, model_runner and so on.
         kv_tokens: as "GPU KV cache size"; None if it does not start.
         concurrency: as "Maximum concurrency".
+        kv_blocks_count: blocks of the KV cache, the one that the engine keeps back included.
+        kv_request_blocks_count: blocks that one longest request takes; told of a refused start too.
         notes: what is assumed, or was left out, for people.
         origin: "run" (an engine was started for it), "cache" or "interpolated".
         took_s: what the answer took, seconds.
@@ -156,6 +164,8 @@ class DryRun:
     ranks: tuple[Rank, ...]
     kv_tokens: Count | None = None
     concurrency: Count | None = None
+    kv_blocks_count: int | None = None
+    kv_request_blocks_count: int | None = None
     host: Host | None = None
     timeline: tuple[Phase, ...] = ()
     refusal: Refusal | None = None
