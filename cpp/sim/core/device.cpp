@@ -9,19 +9,16 @@
 #include <vector>
 
 #include "account.hpp"
+#include "identity.hpp"
 
 namespace memacct::sim {
 namespace {
-
-constexpr int kIntegrated = 18;
-constexpr int kPciBus = 33;
-constexpr int kCapabilityMajor = 75;
-constexpr int kCapabilityMinor = 76;
 
 struct Attribute {
   int number;
   int value;
 };
+// Those that all devices have alike. Clocks and the bus are an H100's: nothing is chosen by them.
 constexpr Attribute kAttributes[] = {
     {1, 1024},         // threads per block
     {2, 1024},         // block x
@@ -38,38 +35,65 @@ constexpr Attribute kAttributes[] = {
     {13, 1980000},     // clock, kHz
     {14, 512},         // texture alignment
     {15, 1},           // copies overlap with kernels
-    {16, 132},         // multiprocessors
     {19, 1},           // can map host memory
     {31, 1},           // concurrent kernels
     {32, 1},           // ECC
     {36, 2619000},     // memory clock, kHz
     {37, 5120},        // bus width
-    {38, 52428800},    // L2
-    {39, 2048},        // threads per multiprocessor
     {40, 3},           // copy engines
     {41, 1},           // unified addressing
-    {75, 9},           // compute capability 9.0
     {78, 1},           // stream priorities
     {79, 1},           // global L1
     {80, 1},           // local L1
-    {81, 233472},      // shared memory per multiprocessor
     {82, 65536},       // registers per multiprocessor
     {83, 1},           // managed memory
     {89, 1},           // concurrent managed access
     {90, 1},           // compute preemption
     {91, 1},           // host pointers of registered memory
     {95, 1},           // cooperative launch
-    {97, 232448},      // shared memory per block, opt-in
     {102, 1},          // virtual memory management
     {103, 1},          // POSIX file handles
-    {106, 32},         // blocks per multiprocessor
-    {108, 33554432},   // persisting L2
     {109, 134213632},  // access policy window
-    {111, 1024},       // shared memory that the system keeps per block
     {115, 1},          // memory pools
-    {120, 1},          // cluster launch
     {125, 1},          // IPC events
 };
+
+/// Those that differ, by the numbers of CUdevice_attribute; -1: none of them.
+int own_attribute(int attribute, int physical) {
+  Identity const& card = device_identity(physical);
+  Capability const& capability = card.capability;
+  switch (attribute) {
+    case 16:
+      return card.sm_count;
+    case 18:
+      return device_integrated() ? 1 : 0;
+    case 33:
+      return device_pci_bus(physical);
+    case 38:
+      return static_cast<int>(card.l2_bytes);
+    case 39:
+      return capability.threads_per_sm;
+    case 75:
+      return capability.major;
+    case 76:
+      return capability.minor;
+    case 81:
+      return capability.shared_bytes_per_sm;
+    case 97:
+      return capability.shared_bytes_per_block;
+    case 106:
+      return capability.blocks_per_sm;
+    case 108:  // the part of L2 that can be set aside: five eighths, as an A100 tells
+      return capability.at_least(8) ? static_cast<int>(card.l2_bytes / 8 * 5) : 0;
+    case 111:
+      return capability.reserved_shared_bytes_per_block;
+    case 120:  // cluster launch
+    case 127:  // tensor maps (TMA)
+      return capability.at_least(9) ? 1 : 0;
+    default:
+      return -1;
+  }
+}
 
 }  // namespace
 
@@ -146,10 +170,7 @@ int numa_node(int physical) {
 }
 
 int device_attribute(int attribute, int physical) {
-  if (attribute == kPciBus) return device_pci_bus(physical);
-  if (attribute == kIntegrated) return device_integrated() ? 1 : 0;
-  if (device_integrated() && attribute == kCapabilityMajor) return 12;  // GB10's is 12.1
-  if (device_integrated() && attribute == kCapabilityMinor) return 1;
+  if (int const own = own_attribute(attribute, physical); own >= 0) return own;
   for (auto const& known : kAttributes)
     if (known.number == attribute) return known.value;
   return 0;

@@ -67,6 +67,7 @@ enum FunctionAttribute {  // CUfunction_attribute
   kFunctionRegisters = 4,
   kFunctionPtxVersion = 5,
   kFunctionBinaryVersion = 6,
+  kFunctionMaxDynamicShared = 8,
 };
 
 [[nodiscard]] constexpr Result to_result(Status status) {

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <string>
 
+#include "../core/device.hpp"
+#include "../core/identity.hpp"
 #include "../core/objects.hpp"
 #include "cuda_abi.hpp"
 
@@ -25,6 +27,12 @@ Result launch(StreamHandle stream) {
   add_count(Counter::Launches);
   note_captured(stream);
   return kCudaSuccess;
+}
+
+// Of the current context, else the first: functions are the same to all that are alike.
+int current_physical() {
+  Context const* const context = current_context();
+  return physical_index(context != nullptr ? context->device : 0);
 }
 
 }  // namespace
@@ -76,6 +84,7 @@ MEMACCT_SIM_EXPORT Result cuKernelGetFunction(void** function, void* kernel) {
 
 MEMACCT_SIM_EXPORT Result cuFuncGetAttribute(int* value, int attribute, void*) {
   DRIVER_ENTRY();
+  Capability const& capability = device_identity(current_physical()).capability;
   switch (attribute) {
     case kFunctionMaxThreads:
       *value = 1024;
@@ -85,7 +94,10 @@ MEMACCT_SIM_EXPORT Result cuFuncGetAttribute(int* value, int attribute, void*) {
       break;
     case kFunctionPtxVersion:
     case kFunctionBinaryVersion:
-      *value = 90;
+      *value = capability.number();
+      break;
+    case kFunctionMaxDynamicShared:
+      *value = capability.shared_bytes_per_block;
       break;
     default:
       *value = 0;
@@ -95,7 +107,8 @@ MEMACCT_SIM_EXPORT Result cuFuncGetAttribute(int* value, int attribute, void*) {
 MEMACCT_SIM_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int block,
                                                                       size_t) {
   DRIVER_ENTRY();
-  *blocks = std::clamp(2048 / std::max(1, block), 1, 32);
+  Capability const& capability = device_identity(current_physical()).capability;
+  *blocks = std::clamp(capability.threads_per_sm / std::max(1, block), 1, capability.blocks_per_sm);
   return kCudaSuccess;
 }
 MEMACCT_SIM_EXPORT Result cuOccupancyMaxActiveClusters(int* clusters, void*, LaunchConfig const*) {

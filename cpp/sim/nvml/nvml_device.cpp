@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../core/device.hpp"
+#include "../core/identity.hpp"
 #include "nvml_abi.hpp"
 
 using namespace memacct::sim;
@@ -124,8 +125,13 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetPciInfo_v2(Device device, Pci* pci) {
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetCudaComputeCapability(Device device, int* major,
                                                              int* minor) {
   NVML_ENTRY_DEVICE(device);
-  *major = device_attribute(75, index);
-  *minor = device_attribute(76, index);
+  *major = device_identity(index).capability.major;
+  *minor = device_identity(index).capability.minor;
+  return kSuccess;
+}
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetArchitecture(Device device, unsigned* architecture) {
+  NVML_ENTRY_DEVICE(device);
+  *architecture = static_cast<unsigned>(device_identity(index).capability.architecture);
   return kSuccess;
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetUtilizationRates(Device device, unsigned rates[2]) {

@@ -50,6 +50,10 @@ struct LaunchConfig {
 };
 thread_local std::vector<LaunchConfig> t_configs;
 
+int current_attribute(cudaDeviceAttr attribute) {
+  return device_attribute(attribute, physical_index(runtime_device()));
+}
+
 void log_launch(void const* function) {
   auto& registry = Registry::get();
   std::lock_guard const guard{registry.mutex};
@@ -164,15 +168,19 @@ MEMACCT_SIM_EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, cons
   memset(a, 0, sizeof *a);
   a->maxThreadsPerBlock = 1024;
   a->numRegs = 32;
-  a->ptxVersion = 90;
-  a->binaryVersion = 90;
-  a->maxDynamicSharedSizeBytes = 232448;
+  int const capability = 10 * current_attribute(cudaDevAttrComputeCapabilityMajor) +
+                         current_attribute(cudaDevAttrComputeCapabilityMinor);
+  a->ptxVersion = capability;
+  a->binaryVersion = capability;
+  a->maxDynamicSharedSizeBytes = current_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return cudaSuccess;
 }
 
 MEMACCT_SIM_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     int* blocks, const void*, int block_size, size_t, unsigned) {
-  *blocks = std::max(1, std::min(32, 2048 / std::max(1, block_size)));
+  int const threads = current_attribute(cudaDevAttrMaxThreadsPerMultiProcessor);
+  int const most = current_attribute(cudaDevAttrMaxBlocksPerMultiprocessor);
+  *blocks = std::clamp(threads / std::max(1, block_size), 1, most);
   return cudaSuccess;
 }
 

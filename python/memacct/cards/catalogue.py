@@ -152,6 +152,14 @@ def near_names(name: str, count: int = 3) -> list[str]:
     return list(dict.fromkeys(names[each] for each in (*alike, *begins)))[:count]
 
 
+def known_names(name: str) -> str:
+    """What an unknown name could have been: "a card that is known (near: ...)", or all of them."""
+    near = near_names(name)
+    if near:
+        return f"a card that is known (near: {', '.join(near)})"
+    return f"one of {', '.join(card.name for card in all_cards())}"
+
+
 def _plain(name: str) -> str:
     return name.lower().translate(str.maketrans("", "", " -_"))
 

@@ -15,6 +15,7 @@ import typer
 from memacct._errors import ConfigError
 from memacct._units import format_bytes
 from memacct.sim import DeviceStatus, SimulatedGpu, Tenant, build_runtime
+from memacct.sim._card import card_settings
 from memacct.sim._programs import python_of
 from memacct.sim.scenarios import SCENARIOS
 
@@ -52,6 +53,10 @@ def run(  # noqa: PLR0917 (the command line's options)
     total: Annotated[
         str | None, typer.Option(help="Memory of each GPU, such as 32GiB; default an H100's.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="A card that is known, such as a100-80: its name, totals, SMs."),
+    ] = None,
     count: Annotated[int | None, typer.Option(help="GPUs; default 1.")] = None,
     context: Annotated[
         str | None, typer.Option(help="What a process's context takes; default 400MiB.")
@@ -80,6 +85,8 @@ def run(  # noqa: PLR0917 (the command line's options)
         "reserved_bytes": reserved,
     }
     settings = {key: value for key, value in given.items() if value is not None}
+    if gpu is not None:
+        settings = {**card_settings(gpu), **settings}
     if shutil.which(command[0], mode=os.F_OK) is None:
         _say(f"memacct: {command[0]}: not found")
         raise typer.Exit(_NOT_FOUND)
@@ -87,8 +94,8 @@ def run(  # noqa: PLR0917 (the command line's options)
     wanted = _machine(machine, settings, scenario)  # a wrong name or size is told first
     if runtime:
         build_runtime(python=exe, progress=_say_building)
-    with wanted as gpu:
-        process = gpu.popen(command, runtime=runtime, python=exe, faults=faults)
+    with wanted as made:
+        process = made.popen(command, runtime=runtime, python=exe, faults=faults)
         # Ctrl-C reaches the program too: it decides how it ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = process.wait()

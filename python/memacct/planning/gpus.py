@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
 from memacct._units import MIB, parse_bytes
-from memacct.cards import all_cards, find_card, near_names
+from memacct.cards import find_card, known_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,9 @@ def named_gpu(text: str) -> Gpu:
     except ValueError:
         total = 0
     if total < _SMALLEST_BYTES:
-        raise ConfigError(f"--gpu {text!r} is neither 'free' nor {_known(text)}")
+        known = known_names(text)
+        raise ConfigError(f"--gpu {text!r} is neither 'free' nor {known} nor a size such as 80GiB")
     return Gpu(title="a GPU of that size", total_bytes=total, free_bytes=total, source="as given")
-
-
-def _known(text: str) -> str:
-    """What it could have been: the cards it looks like, or all of them, or a size."""
-    near = near_names(text)
-    if near:
-        return f"a card that is known (near: {', '.join(near)}) nor a size such as 80GiB"
-    return f"one of {', '.join(card.name for card in all_cards())} nor a size such as 80GiB"
 
 
 def live_gpu(devices: Sequence[DeviceMemory], index: int) -> Gpu:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from memacct.cards import Card
+
 from memacct._errors import ConfigError
 from memacct._units import parse_bytes
 from memacct.sim._build import build_runtime
+from memacct.sim._card import card_settings
 from memacct.sim._faults import Faults, ListName, faults_text, missing_symbols
 from memacct.sim._libraries import DRIVER, NVML, REDIRECT, library_directory, make_link_directory
 from memacct.sim._scenario import Scenario
@@ -30,6 +33,7 @@ from memacct.sim._status import MachineStatus, parse_status
 from memacct.sim._tenant import Tenant, control_path
 
 Size = int | str
+Capability = tuple[int, int]
 Command = Sequence[str | os.PathLike[str]]
 
 _MACHINE_IN_USE = 3  # exit status of memacct_simctl create
@@ -62,7 +66,7 @@ class SimulatedGpu:
         total_bytes: memory of each device, as NVML reports it; one for all or one each.
         count: devices, at most 16.
         context_bytes: what a process's CUDA context takes.
-        reserved_bytes: what the driver keeps of each device.
+        reserved_bytes: what the driver keeps of each device; one for all or one each.
         unattributed_bytes: what is held by nobody who is listed.
         cuda_total_bytes: the total that CUDA reports, if less than NVML's.
         mig: which devices are divided into MIG instances, and the size of each instance; a
@@ -75,6 +79,10 @@ class SimulatedGpu:
         numa_node: the host's kernel manages the devices' memory, as this node and those that
             follow; what a process held stays taken after its end.
         name: the devices' name; one for all or one each.
+        compute_capability: theirs, which their kernels' limits follow from; default (9, 0), and
+            (12, 1) where they are integrated. One for all or one each.
+        sm_count: their multiprocessors; default an H100's 132.
+        l2_bytes: their L2 cache; default an H100's 50 MiB.
         costs: what libraries take.
         faults: what the driver does wrong, for every program that is started here and says
             nothing else.
@@ -94,7 +102,7 @@ class SimulatedGpu:
         total_bytes: Size | Sequence[Size] = "81559MiB",
         count: int = 1,
         context_bytes: Size = "400MiB",
-        reserved_bytes: Size = 0,
+        reserved_bytes: Size | Sequence[Size] = 0,
         unattributed_bytes: Size = 0,
         cuda_total_bytes: Size | None = None,
         mig: Mapping[int, Sequence[Size]] | Sequence[Size] = (),
@@ -104,6 +112,9 @@ class SimulatedGpu:
         integrated: bool | Literal["wrong-totals"] = False,
         numa_node: int | None = None,
         name: str | Sequence[str] = "NVIDIA H100 80GB HBM3",
+        compute_capability: Capability | Sequence[Capability] | None = None,
+        sm_count: int | Sequence[int] | None = None,
+        l2_bytes: Size | Sequence[Size] | None = None,
         costs: Costs | None = None,
         faults: Faults | str | None = None,
         machine: str | None = None,
@@ -124,11 +135,14 @@ class SimulatedGpu:
             "MEMACCT_SIM_SPEEDS": ",".join(map(str, speeds)),
             "MEMACCT_SIM_DEVICES": str(count),
             "MEMACCT_SIM_CONTEXT_BYTES": str(parse_bytes(context_bytes)),
-            "MEMACCT_SIM_RESERVED_BYTES": str(parse_bytes(reserved_bytes)),
+            "MEMACCT_SIM_RESERVED_BYTES": _bytes_text(reserved_bytes),
             "MEMACCT_SIM_UNATTRIBUTED_BYTES": str(parse_bytes(unattributed_bytes)),
             "MEMACCT_SIM_INTEGRATED": "yes" if integrated is True else integrated or "",
             "MEMACCT_SIM_NUMA_NODE": "" if numa_node is None else str(numa_node),
             "MEMACCT_SIM_NAME": name if isinstance(name, str) else "|".join(name),
+            "MEMACCT_SIM_CAPABILITY": _capability_text(compute_capability),
+            "MEMACCT_SIM_SM_COUNT": "" if sm_count is None else _bytes_text(sm_count),
+            "MEMACCT_SIM_L2_BYTES": "" if l2_bytes is None else _bytes_text(l2_bytes),
             "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
             "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
             "MEMACCT_SIM_MODULE_BYTES": str(parse_bytes(costs.module_bytes)),
@@ -157,6 +171,19 @@ class SimulatedGpu:
         gpu = cls(**{**found.settings, "faults": found.faults, **settings})
         gpu._scenario = found
         return gpu
+
+    @classmethod
+    def of_card(cls, card: str | Card, /, **settings: Any) -> SimulatedGpu:
+        """Returns a machine of one or more such cards, by what the catalogue tells of them.
+
+        Args:
+            card: its name in the catalogue, or the catalogue's entry.
+            settings: of the machine, and what is to differ from the card's own.
+
+        Raises:
+            ConfigError: there is no such card.
+        """
+        return cls(**{**card_settings(card), **settings})
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -350,6 +377,13 @@ class SimulatedGpu:
 def _bytes_text(sizes: Size | Sequence[Size]) -> str:
     each = (sizes,) if isinstance(sizes, int | str) else sizes
     return ",".join(str(parse_bytes(size)) for size in each)
+
+
+def _capability_text(given: Capability | Sequence[Capability] | None) -> str:
+    if given is None:
+        return ""
+    each = [given] if isinstance(given[0], int) else given
+    return ",".join("{}.{}".format(*one) for one in each)  # type: ignore[misc]
 
 
 def _mig_text(mig: Mapping[int, Sequence[Size]] | Sequence[Size]) -> str:
