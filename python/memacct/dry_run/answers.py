@@ -1,0 +1,71 @@
+"""Answers requests: from the cache, by reckoning from runs that are there, else by a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from memacct.dry_run.fingerprint import fingerprint
+from memacct.dry_run.interpolate import interpolate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memacct.dry_run.cache import Cache
+    from memacct.dry_run.fingerprint import Fingerprint
+    from memacct.dry_run.request import Request
+    from memacct.dry_run.result import DryRun
+
+#: Answers a request; with True by an engine that is, or once was, started for it.
+Ask = Callable[["Request", bool], "DryRun"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """How requests are answered.
+
+    Attributes:
+        run: starts an engine.
+        cache: of runs; None: only what this object was asked before is known.
+        costs: what runs are told of libraries' costs; anything that JSON takes.
+        kept: runs of this object.
+    """
+
+    run: Callable[[Request], DryRun]
+    cache: Cache | None = None
+    costs: object = None
+    kept: dict[Fingerprint, DryRun] = field(default_factory=dict)
+
+    def __call__(self, request: Request, started: bool = False) -> DryRun:
+        """The answer to a request.
+
+        Args:
+            request: what is asked.
+            started: an answer that was reckoned will not do.
+        """
+        begin = time.monotonic()
+        key = fingerprint(request, costs=self.costs)
+        found = self._kept(key, request)
+        if found is None and not started:
+            found = interpolate(request, self._relatives(key))
+        if found is not None:
+            return replace(found, took_s=time.monotonic() - begin)
+        run = self.run(request)
+        self.kept[key] = run
+        if self.cache is not None:
+            self.cache.put(key, run)
+        return run
+
+    def _kept(self, key: Fingerprint, request: Request) -> DryRun | None:
+        if key in self.kept:
+            return replace(self.kept[key], request=request, origin="cache")
+        return None if self.cache is None else self.cache.get(key, request)
+
+    def _relatives(self, key: Fingerprint) -> Iterator[DryRun]:
+        for other, run in reversed(self.kept.items()):
+            if other.family == key.family:
+                yield run
+        if self.cache is not None:
+            yield from self.cache.relatives(key)

@@ -1,0 +1,213 @@
+"""``--fit``: the largest context, the smallest utilization, the fewest or the smallest cards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from memacct._errors import MemacctError
+from memacct.dry_run import planned
+from memacct.dry_run.goals import Goal, spare_bytes
+from memacct.dry_run.search import Found, Outcome, Try, find_last
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memacct.dry_run.answers import Ask
+    from memacct.dry_run.request import Request
+    from memacct.dry_run.result import DryRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitTry:
+    """One value that was asked about.
+
+    Attributes:
+        value: for people.
+        run: the answer; None where there is no engine for it.
+        why_not: why there is none.
+    """
+
+    value: str
+    run: DryRun | None
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The answer.
+
+    Attributes:
+        goal: what was fitted.
+        value: the best that fits; None: nothing does.
+        run: of that value; of the one that came nearest where nothing fits.
+        tries: all that was asked, in order.
+        beyond: why no other value is better.
+        rising: values between which more memory is left although more is asked for; the answer is
+            then the best that was tried, and a better one is not excluded.
+        starts_count: engines that were started for it.
+    """
+
+    goal: Goal
+    value: str | None
+    run: DryRun | None
+    tries: tuple[FitTry, ...]
+    beyond: str
+    rising: tuple[str, str] | None = None
+    starts_count: int = 0
+
+    @property
+    def request(self) -> Request | None:
+        """That of the answer."""
+        return None if self.run is None else self.run.request
+
+
+def fit(goal: Goal, ask: Ask, tell: Callable[[FitTry], None] = lambda _: None) -> Fit:
+    """Fits a goal.
+
+    Args:
+        goal: what.
+        ask: answers a request, by a run or without one; a run where it is told so.
+        tell: called with each try as it is known.
+
+    Raises:
+        MemacctError: the engine refuses for another reason than memory.
+    """
+    search = _Search(goal, ask, tell)
+    found = find_last(
+        len(goal.values),
+        search.try_,
+        first=search.first(),
+        foretell=search.foretell,
+        prove=search.prove,
+    )
+    index = found.index
+    reckoned = index is not None and search.runs[index].origin == "interpolated"
+    if reckoned and search.try_(index or 0, started=True).outcome != "fits":
+        return fit(goal, ask, tell)  # the run is right, and known from now on
+    return search.ended(found)
+
+
+@dataclass(slots=True)
+class _Search:
+    """A goal being fitted: the runs so far, and what they foretell."""
+
+    goal: Goal
+    ask: Ask
+    tell: Callable[[FitTry], None]
+    runs: dict[int, DryRun] = field(default_factory=dict)
+    tries: list[FitTry] = field(default_factory=list)
+    starts_count: int = 0
+    hopeless: str | None = None
+
+    def try_(self, index: int, *, started: bool = False) -> Try:
+        """Asks about one value."""
+        if self.hopeless is not None:
+            return Try(index=index, outcome="too much", was_started=False)
+        text = self.goal.text_of(index)
+        try:
+            run = self.ask(self.goal.request_of(index), started)
+        except MemacctError as error:
+            if not self.goal.skips:
+                raise
+            self._keep(FitTry(value=text, run=None, why_not=str(error)))
+            return Try(index=index, outcome="cannot")
+        self.runs[index] = run
+        self._keep(FitTry(value=text, run=run))
+        self.starts_count += run.origin == "run"
+        return Try(
+            index=index,
+            outcome=self._outcome(run),
+            spare_bytes=spare_bytes(run),
+            was_started=run.origin == "run",
+        )
+
+    def _keep(self, made: FitTry) -> None:
+        self.tries.append(made)
+        self.tell(made)
+
+    def _outcome(self, run: DryRun) -> Outcome:
+        if run.refusal is None:
+            return "fits"
+        if run.refusal.kind in self.goal.hopeless:
+            self.hopeless = run.refusal.kind
+        return "too little" if run.refusal.kind in self.goal.too_little else "too much"
+
+    def first(self) -> int:
+        """The last value that fits by the formulas; where they do not know, the goal's own."""
+        if self._planned(0) is None:
+            return self.goal.begin
+        return max(self._last_planned(0), 0)
+
+    def foretell(self, tries: Sequence[Try]) -> int | None:
+        """The last index that fits: by the run, by two of them, or by the formulas put right."""
+        last = tries[-1]
+        if (
+            last.index in self.runs
+            and (told := self.goal.foretell(self.runs[last.index])) is not None
+        ):
+            return told
+        if (between := _between(tries)) is not None:
+            return between
+        said = self._planned(last.index)
+        if last.spare_bytes is None or said is None:
+            return None
+        return self._last_planned(last.spare_bytes - said)
+
+    def prove(self, made: Try) -> str | None:
+        """Why the next value does not fit."""
+        return self.goal.prove(self.runs[made.index])
+
+    def _planned(self, index: int) -> int | None:
+        return planned.spare_bytes(self.goal.request_of(index))
+
+    def _last_planned(self, offset_bytes: int) -> int:
+        """The last index that fits by the formulas, when they are wrong by so much everywhere."""
+        low, high = -1, len(self.goal.values)
+        while high - low > 1:
+            middle = (low + high) // 2
+            said = self._planned(middle)
+            if said is not None and said + offset_bytes >= 0:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def ended(self, found: Found) -> Fit:
+        """The answer in the goal's words."""
+        index, text = found.index, self.goal.text_of
+        beyond = self.hopeless or found.beyond
+        if index == len(self.goal.values) - 1:
+            beyond = self.goal.beyond_last
+        run = self._nearest() if index is None else self.runs[index]
+        return Fit(
+            goal=self.goal,
+            value=None if index is None else text(index),
+            run=run,
+            tries=tuple(self.tries),
+            beyond=beyond,
+            rising=None if found.rising is None else (text(found.rising[0]), text(found.rising[1])),
+            starts_count=self.starts_count,
+        )
+
+    def _nearest(self) -> DryRun | None:
+        """Of the runs that do not fit, the one in which least is missing."""
+        told = [
+            (spare, run) for run in self.runs.values() if (spare := spare_bytes(run)) is not None
+        ]
+        if told:
+            return max(told, key=lambda each: each[0])[1]
+        return next(iter(self.runs.values()), None)
+
+
+def _between(tries: Sequence[Try]) -> int | None:
+    """Where nothing would be left, on a line through the nearest values that fit and do not."""
+    fits = [each for each in tries if each.outcome == "fits" and each.spare_bytes is not None]
+    not_ = [each for each in tries if each.outcome == "too much" and each.spare_bytes is not None]
+    if not fits or not not_:
+        return None
+    low, high = max(fits, key=lambda each: each.index), min(not_, key=lambda each: each.index)
+    left, missing = low.spare_bytes or 0, high.spare_bytes or 0
+    if high.index <= low.index or left <= missing:
+        return None
+    return low.index + left * (high.index - low.index) // (left - missing)
