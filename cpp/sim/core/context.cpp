@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <mutex>
 #include <new>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "device.hpp"
@@ -22,6 +24,7 @@ struct Process {
   Context primary[kMaxDevices];
   bool runtime_holds[kMaxDevices] = {};
   std::vector<Context*> created;
+  std::set<std::pair<Context const*, void const*>> loaded;  // kernels, where they cost anything
 
   Process() {
     for (int i = 0; i < kMaxDevices; ++i) primary[i] = {.device = i, .primary = true};
@@ -41,6 +44,7 @@ struct Process {
     for (auto& context : primary) context = {.device = context.device, .primary = true};
     for (auto* const context : created) context->active = false;
     std::fill(std::begin(runtime_holds), std::end(runtime_holds), false);
+    loaded.clear();
     forget_allocations();
   }
 };
@@ -69,9 +73,10 @@ void deactivate(Context& context) {
   release_allocations_of(&context);
   uncharge(physical_index(context.device), context.overhead_bytes + context.extra_bytes,
            "context-end");
-  context.overhead_bytes = context.extra_bytes = 0;
+  context.overhead_bytes = context.extra_bytes = context.kernels_bytes = 0;
   context.references = 0;
   context.active = false;
+  std::erase_if(Process::get().loaded, [&](auto const& each) { return each.first == &context; });
 }
 
 }  // namespace
@@ -199,6 +204,26 @@ void uncharge_extra(Context* context, uint64_t bytes, char const* what) {
   uint64_t const left = std::min(bytes, context->extra_bytes);
   context->extra_bytes -= left;
   uncharge(physical_index(context->device), left, what);
+}
+
+Status kernel_needed(Context* context, void const* kernel) {
+  static uint64_t const each = option_bytes("MEMACCT_SIM_KERNEL_BYTES", 0);
+  static uint64_t const limit = option_bytes("MEMACCT_SIM_KERNELS_LIMIT_BYTES", UINT64_MAX);
+  if (each == 0) return Status::Ok;
+  auto& process = Process::get();
+  std::lock_guard const guard{process.mutex};
+  uint64_t const bytes = std::min(each, limit - std::min(limit, context->kernels_bytes));
+  if (bytes == 0) return Status::Ok;
+  auto const [place, is_new] = process.loaded.emplace(context, kernel);
+  if (!is_new) return Status::Ok;
+  Status const status = charge(physical_index(context->device), bytes, "kernel");
+  if (status != Status::Ok) {
+    process.loaded.erase(place);
+    return status;
+  }
+  context->kernels_bytes += bytes;
+  context->extra_bytes += bytes;
+  return Status::Ok;
 }
 
 int runtime_device() {

@@ -18,6 +18,7 @@ struct Context {
   uint64_t overhead_bytes = 0;  // what the context itself takes
   uint64_t extra_bytes = 0;     // modules, graphs, library handles
   uint64_t small_bytes = 0;     // requests below half a page, which share pages
+  uint64_t kernels_bytes = 0;   // of extra_bytes: kernels that were loaded at their first launch
 };
 
 [[nodiscard]] MEMACCT_SIM_API Status driver_init();  // cuInit
@@ -42,6 +43,10 @@ MEMACCT_SIM_API void push_context(Context* context);
 [[nodiscard]] MEMACCT_SIM_API Status charge_extra(Context* context, uint64_t bytes,
                                                   char const* what);
 MEMACCT_SIM_API void uncharge_extra(Context* context, uint64_t bytes, char const* what);
+
+/// A kernel is about to be launched in the context, which grows by it the first time, as CUDA does
+/// since it loads kernels lazily. OutOfMemory if there is no room for it.
+[[nodiscard]] MEMACCT_SIM_API Status kernel_needed(Context* context, void const* kernel);
 
 // The runtime's view: a device per thread, whose primary context it retains on first need.
 [[nodiscard]] MEMACCT_SIM_API int runtime_device();

@@ -23,7 +23,9 @@ Result load_module(Context* context, Module** out) {
   return to_result(status);
 }
 
-Result launch(StreamHandle stream) {
+Result launch(Context* context, void const* kernel, StreamHandle stream) {
+  if (Status const status = kernel_needed(context, kernel); status != Status::Ok)
+    return to_result(status);
   add_count(Counter::Launches);
   note_captured(stream);
   return kCudaSuccess;
@@ -116,20 +118,22 @@ MEMACCT_SIM_EXPORT Result cuOccupancyMaxActiveClusters(int* clusters, void*, Lau
   *clusters = 16;
   return kCudaSuccess;
 }
-MEMACCT_SIM_EXPORT Result cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned,
-                                         unsigned, unsigned, StreamHandle stream, void**, void**) {
+MEMACCT_SIM_EXPORT Result cuLaunchKernel(void* kernel, unsigned, unsigned, unsigned, unsigned,
+                                         unsigned, unsigned, unsigned, StreamHandle stream, void**,
+                                         void**) {
   DRIVER_ENTRY_CONTEXT();
-  return launch(stream);
+  return launch(context, kernel, stream);
 }
-MEMACCT_SIM_EXPORT Result cuLaunchKernelEx(LaunchConfig const* config, void*, void**, void**) {
+MEMACCT_SIM_EXPORT Result cuLaunchKernelEx(LaunchConfig const* config, void* kernel, void**,
+                                           void**) {
   DRIVER_ENTRY_CONTEXT();
-  return launch(config != nullptr ? config->stream : nullptr);
+  return launch(context, kernel, config != nullptr ? config->stream : nullptr);
 }
-MEMACCT_SIM_EXPORT Result cuLaunchCooperativeKernel(void*, unsigned, unsigned, unsigned, unsigned,
-                                                    unsigned, unsigned, unsigned,
+MEMACCT_SIM_EXPORT Result cuLaunchCooperativeKernel(void* kernel, unsigned, unsigned, unsigned,
+                                                    unsigned, unsigned, unsigned, unsigned,
                                                     StreamHandle stream, void**) {
   DRIVER_ENTRY_CONTEXT();
-  return launch(stream);
+  return launch(context, kernel, stream);
 }
 
 // ---- streams and events

@@ -1,5 +1,6 @@
-// The handwritten part of the simulated libcublas: what must hand something back.
-// All computing entry points are generated stubs that return CUBLAS_STATUS_SUCCESS.
+// The handwritten part of the simulated libcublas: what must hand something back, and the products
+// that PyTorch asks for, which compute nothing but are kernels: they are loaded, and captured.
+// All other computing entry points are generated stubs that return CUBLAS_STATUS_SUCCESS.
 #include <cublas_v2.h>
 
 #include <cstdlib>
@@ -17,6 +18,38 @@ struct cublasContext {
   Context* context;
   uint64_t charged_bytes;
 };
+
+namespace {
+
+/// A kernel of that name was put on the handle's stream.
+cublasStatus_t computed(cublasHandle_t handle, char const* kernel) {
+  if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (kernel_needed(handle->context, kernel) != Status::Ok) return CUBLAS_STATUS_ALLOC_FAILED;
+  note_captured(handle->stream);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+}  // namespace
+
+MEMACCT_SIM_EXPORT cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t,
+                                               cublasOperation_t, int, int, int, void const*,
+                                               void const*, cudaDataType, int, void const*,
+                                               cudaDataType, int, void const*, void*, cudaDataType,
+                                               int, cublasComputeType_t, cublasGemmAlgo_t) {
+  return computed(h, "gemm");
+}
+MEMACCT_SIM_EXPORT cublasStatus_t cublasSgemm_v2(cublasHandle_t h, cublasOperation_t,
+                                                 cublasOperation_t, int, int, int, float const*,
+                                                 float const*, int, float const*, int, float const*,
+                                                 float*, int) {
+  return computed(h, "sgemm");
+}
+MEMACCT_SIM_EXPORT cublasStatus_t cublasGemmStridedBatchedEx(
+    cublasHandle_t h, cublasOperation_t, cublasOperation_t, int, int, int, void const*, void const*,
+    cudaDataType, int, long long, void const*, cudaDataType, int, long long, void const*, void*,
+    cudaDataType, int, long long, int, cublasComputeType_t, cublasGemmAlgo_t) {
+  return computed(h, "gemm batched");
+}
 
 MEMACCT_SIM_EXPORT cublasStatus_t cublasCreate_v2(cublasHandle_t* h) {
   static uint64_t const bytes = option_bytes("MEMACCT_SIM_CUBLAS_BYTES", 0);

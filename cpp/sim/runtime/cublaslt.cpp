@@ -1,5 +1,5 @@
-// The handwritten part of the simulated libcublasLt: opaque descriptors, and a
-// heuristic that always finds one algorithm.
+// The handwritten part of the simulated libcublasLt: opaque descriptors, a heuristic that always
+// finds one algorithm, and the product, which computes nothing but is a kernel.
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#define MEMACCT_SIM_EXPORT extern "C" __attribute__((visibility("default")))
+#include "cudart_common.hpp"
+
+using namespace memacct::sim;
 
 namespace {
 template <class T>
@@ -57,6 +59,17 @@ cublasLtMatrixTransformDescCreate(cublasLtMatrixTransformDesc_t* d, cudaDataType
 MEMACCT_SIM_EXPORT cublasStatus_t
 cublasLtMatrixTransformDescDestroy(cublasLtMatrixTransformDesc_t d) {
   return drop(d);
+}
+
+MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmul(
+    cublasLtHandle_t, cublasLtMatmulDesc_t, void const*, void const*, cublasLtMatrixLayout_t,
+    void const*, cublasLtMatrixLayout_t, void const*, void const*, cublasLtMatrixLayout_t, void*,
+    cublasLtMatrixLayout_t, cublasLtMatmulAlgo_t const*, void*, size_t, cudaStream_t stream) {
+  Context* context = nullptr;
+  if (runtime_context(&context) != Status::Ok) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (kernel_needed(context, "lt matmul") != Status::Ok) return CUBLAS_STATUS_ALLOC_FAILED;
+  note_captured(stream);
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 MEMACCT_SIM_EXPORT cublasStatus_t cublasLtMatmulAlgoGetHeuristic(

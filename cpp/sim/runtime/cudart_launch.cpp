@@ -63,6 +63,8 @@ void log_launch(void const* function) {
 
 cudaError_t launched(void const* function, void** args, cudaStream_t stream) {
   NEED_CONTEXT();
+  if (Status const status = kernel_needed(context, function); status != Status::Ok)
+    return to_error(status);
   add_count(Counter::Launches);
   if (capturing(stream) != nullptr)
     note_captured(stream);

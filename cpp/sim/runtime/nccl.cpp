@@ -1,11 +1,12 @@
 // The handwritten part of the simulated libnccl.so.2: communicators that know their rank
-// and size. Collectives move nothing: they are generated stubs that return ncclSuccess.
+// and size. Collectives move nothing; a communicator's first one connects it, as NCCL does since 2.22.
 #include <nccl.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstring>
 #include <ctime>
+#include <mutex>
 
 #include "cudart_common.hpp"
 
@@ -15,7 +16,26 @@ struct ncclComm {
   int rank, size;
   Context* context;
   uint64_t charged_bytes;
+  bool connected = false;
 };
+
+namespace {
+
+std::mutex g_connect_mutex;
+
+/// A collective or a message: it moves nothing, but the first one needs buffers.
+ncclResult_t work_on(ncclComm_t comm) {
+  static uint64_t const bytes = option_bytes("MEMACCT_SIM_NCCL_FIRST_BYTES", 0);
+  if (comm == nullptr) return ncclInvalidArgument;
+  std::lock_guard const guard{g_connect_mutex};
+  if (comm->connected) return ncclSuccess;
+  if (charge_extra(comm->context, bytes, "nccl-first") != Status::Ok) return ncclUnhandledCudaError;
+  comm->charged_bytes += bytes;
+  comm->connected = true;
+  return ncclSuccess;
+}
+
+}  // namespace
 
 MEMACCT_SIM_EXPORT ncclResult_t ncclGetVersion(int* v) {
   *v = NCCL_VERSION_CODE;
@@ -41,6 +61,43 @@ MEMACCT_SIM_EXPORT ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int siz
                                                        int rank, ncclConfig_t*) {
   return ncclCommInitRank(comm, size, id, rank);
 }
+// ---- collectives and messages
+
+MEMACCT_SIM_EXPORT ncclResult_t ncclAllReduce(void const*, void*, size_t, ncclDataType_t,
+                                              ncclRedOp_t, ncclComm_t comm, cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclReduce(void const*, void*, size_t, ncclDataType_t, ncclRedOp_t,
+                                           int, ncclComm_t comm, cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclReduceScatter(void const*, void*, size_t, ncclDataType_t,
+                                                  ncclRedOp_t, ncclComm_t comm, cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclAllGather(void const*, void*, size_t, ncclDataType_t,
+                                              ncclComm_t comm, cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclBroadcast(void const*, void*, size_t, ncclDataType_t, int,
+                                              ncclComm_t comm, cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclBcast(void*, size_t, ncclDataType_t, int, ncclComm_t comm,
+                                          cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclSend(void const*, size_t, ncclDataType_t, int, ncclComm_t comm,
+                                         cudaStream_t) {
+  return work_on(comm);
+}
+MEMACCT_SIM_EXPORT ncclResult_t ncclRecv(void*, size_t, ncclDataType_t, int, ncclComm_t comm,
+                                         cudaStream_t) {
+  return work_on(comm);
+}
+
+// ---- the end of a communicator, and what it tells
+
 MEMACCT_SIM_EXPORT ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (!comm) return ncclInvalidArgument;
   uncharge_extra(comm->context, comm->charged_bytes, "nccl-end");

@@ -62,6 +62,8 @@ class Rank:
         non_torch: what is taken outside PyTorch's allocator within the engine's budget.
         graphs_estimated: what the engine takes off its KV cache for CUDA graphs; None: nothing.
         graphs: what they took after all.
+        graphs_driver_bytes: of `graphs`, what the driver took for instantiated graphs, outside
+            PyTorch's pools; None where that was not read.
         kv_cache: what the engine allocates for it.
         kv_room_bytes: what the engine found left for its KV cache, to the byte and before whole
             blocks are made of it; negative where it already had too little. Answers for other
@@ -82,6 +84,7 @@ class Rank:
     non_torch: Amount | None = None
     graphs_estimated: Amount | None = None
     graphs: Amount | None = None
+    graphs_driver_bytes: int | None = None
     kv_cache: Amount | None = None
     kv_room_bytes: int | None = None
     kv_block_bytes: int | None = None

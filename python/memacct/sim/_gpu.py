@@ -45,15 +45,21 @@ class Costs:
     """Device memory that libraries take, which differs by machine and is 0 unless set.
 
     Attributes:
+        kernel_bytes: what a context grows by at the first launch of each kernel.
+        kernels_limit_bytes: the most that this growth comes to; None for no limit.
         cublas_bytes: a cuBLAS handle.
         nccl_bytes: a communicator.
+        nccl_first_bytes: a communicator's first collective.
         module_bytes: a module that the driver API loads.
         graph_bytes: an instantiated CUDA graph.
         graph_node_bytes: each node of one.
     """
 
+    kernel_bytes: Size = 0
+    kernels_limit_bytes: Size | None = None
     cublas_bytes: Size = 0
     nccl_bytes: Size = 0
+    nccl_first_bytes: Size = 0
     module_bytes: Size = 0
     graph_bytes: Size = 0
     graph_node_bytes: Size = 0
@@ -143,11 +149,7 @@ class SimulatedGpu:
             "MEMACCT_SIM_CAPABILITY": _capability_text(compute_capability),
             "MEMACCT_SIM_SM_COUNT": "" if sm_count is None else _bytes_text(sm_count),
             "MEMACCT_SIM_L2_BYTES": "" if l2_bytes is None else _bytes_text(l2_bytes),
-            "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
-            "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
-            "MEMACCT_SIM_MODULE_BYTES": str(parse_bytes(costs.module_bytes)),
-            "MEMACCT_SIM_GRAPH_BYTES": str(parse_bytes(costs.graph_bytes)),
-            "MEMACCT_SIM_GRAPH_NODE_BYTES": str(parse_bytes(costs.graph_node_bytes)),
+            **_costs_environ(costs),
         }
         self._exit = contextlib.ExitStack()
         self._links: Path | None = None
@@ -384,6 +386,20 @@ def _capability_text(given: Capability | Sequence[Capability] | None) -> str:
         return ""
     each = [given] if isinstance(given[0], int) else given
     return ",".join("{}.{}".format(*one) for one in each)  # type: ignore[misc]
+
+
+def _costs_environ(costs: Costs) -> dict[str, str]:
+    limit = costs.kernels_limit_bytes
+    return {
+        "MEMACCT_SIM_KERNEL_BYTES": str(parse_bytes(costs.kernel_bytes)),
+        "MEMACCT_SIM_KERNELS_LIMIT_BYTES": "" if limit is None else str(parse_bytes(limit)),
+        "MEMACCT_SIM_CUBLAS_BYTES": str(parse_bytes(costs.cublas_bytes)),
+        "MEMACCT_SIM_NCCL_BYTES": str(parse_bytes(costs.nccl_bytes)),
+        "MEMACCT_SIM_NCCL_FIRST_BYTES": str(parse_bytes(costs.nccl_first_bytes)),
+        "MEMACCT_SIM_MODULE_BYTES": str(parse_bytes(costs.module_bytes)),
+        "MEMACCT_SIM_GRAPH_BYTES": str(parse_bytes(costs.graph_bytes)),
+        "MEMACCT_SIM_GRAPH_NODE_BYTES": str(parse_bytes(costs.graph_node_bytes)),
+    }
 
 
 def _mig_text(mig: Mapping[int, Sequence[Size]] | Sequence[Size]) -> str:

@@ -1,0 +1,162 @@
+"""What public logs tell of the costs that no-op kernels do not show, and what follows for a card."""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from memacct.cards import find_card
+from memacct.cards.readings import Reading, reading_from
+
+from .result import Amount
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# From this many readings on their own spread is trusted; below it the truth may well be half of
+# what was read, or double.
+_ENOUGH = 3
+_FEW_RATIO = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """For whom a cost is wanted.
+
+    Attributes:
+        card: its name in the catalogue; None where only a size was given.
+        architecture: NVIDIA's name of its generation.
+        driver: its branch, such as 580; None is not known, and taken for a recent one.
+        nvlink: the GPUs are joined by it; None is not known.
+        wsl: below Windows.
+    """
+
+    card: str | None
+    architecture: str | None
+    driver: int | None = None
+    nvlink: bool | None = None
+    wsl: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostReading:
+    """One reading and where it holds; None: it says nothing of that."""
+
+    reading: Reading
+    card: str | None
+    architecture: str | None
+    nvlink: bool | None
+    wsl: bool | None
+    driver_from: int | None
+    driver_before: int | None
+
+    def holds(self, where: Where) -> bool:
+        """Whether its conditions do not contradict `where`."""
+        if self.nvlink is not None and where.nvlink is not None and self.nvlink != where.nvlink:
+            return False
+        if self.wsl is not None and self.wsl != where.wsl:
+            return False
+        if where.driver is None:
+            return self.driver_before is None
+        return (self.driver_from or 0) <= where.driver < (self.driver_before or 1 << 30)
+
+
+def amount_for(term: str, where: Where) -> Amount:
+    """A cost with its range, from the readings nearest to `where`.
+
+    The value is the median of the nearest group (this card's readings, else its generation's,
+    else all), in which each card counts once. The range is the spread of the narrowest group with three readings or more; with
+    fewer, or of other generations only, it goes from half to double.
+
+    Raises:
+        KeyError: no reading of that term.
+    """
+    usable = [each for each in _readings()[term] if each.holds(where)]
+    if not usable:
+        return Amount(bytes=0, low_bytes=0, high_bytes=0, source="does not arise here")
+    groups = _groups(usable, where)
+    name, nearest = groups[0]
+    value = _typical(nearest)
+    low, high, spread = _range(groups)
+    told = ", ".join(dict.fromkeys(each.reading.source for each in nearest))
+    return Amount(
+        bytes=value,
+        low_bytes=min(low, value),
+        high_bytes=max(high, value),
+        source=f"{name}; range: {spread}; {told}",
+    )
+
+
+def _groups(
+    usable: Sequence[CostReading], where: Where
+) -> list[tuple[str, Sequence[CostReading]]]:
+    """From the nearest to all, without empty ones."""
+    card = [each for each in usable if each.card and each.card == where.card]
+    generation = [
+        each for each in usable if each.architecture and each.architecture == where.architecture
+    ]
+    named = [
+        (_many(len(card), "this card"), card),
+        (_many(len(generation), "its generation"), generation),
+        (_many(len(usable), "any card"), usable),
+    ]
+    return [(name, group) for name, group in named if group]
+
+
+def _many(count: int, whose: str) -> str:
+    return f"{count} reading{'' if count == 1 else 's'} of {whose}"
+
+
+def _range(groups: Sequence[tuple[str, Sequence[CostReading]]]) -> tuple[int, int, str]:
+    """The least, the most, and how that was found."""
+    near = any("of any card" not in name for name, _ in groups)
+    for name, group in groups:
+        if len(group) >= _ENOUGH and (near or name == groups[-1][0]):
+            low, high = _spread(group)
+            if near:
+                return low, high, f"the spread of {name}"
+            return low // _FEW_RATIO, high * _FEW_RATIO, "half to double, none is of its generation"
+    low, high = _spread(groups[-1][1])
+    return low // _FEW_RATIO, high * _FEW_RATIO, f"half to double of {groups[-1][0]}"
+
+
+def _typical(group: Sequence[CostReading]) -> int:
+    """The median over cards of each card's median: one card with many readings is one card."""
+    cards: dict[str, list[int]] = {}
+    for each in group:
+        cards.setdefault(each.card or each.reading.source, []).append(each.reading.size_bytes)
+    return int(statistics.median(statistics.median(sizes) for sizes in cards.values()))
+
+
+def _spread(group: Sequence[CostReading]) -> tuple[int, int]:
+    low = min(each.reading.size_bytes - each.reading.precision_bytes for each in group)
+    return max(low, 0), max(each.reading.size_bytes + each.reading.precision_bytes for each in group)
+
+
+@functools.cache
+def _readings() -> Mapping[str, tuple[CostReading, ...]]:
+    text = resources.files(__package__).joinpath("costs.json").read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return {
+        term: tuple(_reading(each, data["sources"]) for each in found)
+        for term, found in data["readings"].items()
+    }
+
+
+def _reading(values: Mapping[str, Any], sources: Mapping[str, str]) -> CostReading:
+    card = find_card(values["card"]) if "card" in values else None
+    if "card" in values and card is None:
+        raise ValueError(f"costs.json: no such card: {values['card']}")
+    return CostReading(
+        reading=reading_from(values, sources),
+        card=card.name if card else None,
+        architecture=card.architecture if card else values.get("architecture"),
+        nvlink=values.get("nvlink"),
+        wsl=values.get("wsl"),
+        driver_from=values.get("driver_from"),
+        driver_before=values.get("driver_before"),
+    )

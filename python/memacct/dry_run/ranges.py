@@ -1,0 +1,182 @@
+"""A dry run's exact numbers turned into ranges: what the costs and the card leave open."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memacct._units import MIB
+from memacct.cards import find_card
+
+from .result import Amount, Count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .costs import Costs
+    from .request import Machine
+    from .result import DryRun, Rank, Row
+
+# Kernels that do nothing feed back no sizes and tune nothing: what the engine itself allocates
+# on a GPU is not quite what it allocates here. Of the size of a few of PyTorch's segments.
+ENGINE_BYTES = 64 * MIB
+
+# Rows of a device equation (`memacct.dry_run.equation`) that the costs leave open.
+_CONTEXT = "CUDA context"
+_NON_TORCH = "other non-torch"
+_GRAPHS = "CUDA graphs"
+_KV_CACHE = "KV cache"
+_FREE = "free"
+
+
+def with_ranges(run: DryRun, costs: Costs) -> DryRun:
+    """The dry run with what its costs leave open.
+
+    Of a term only its distance to the central value matters here: that value is in the exact
+    numbers already, since the simulated GPU was told it. Each byte of a cost within the engine's
+    budget is one byte less of KV cache. Terms add up in quadrature: their causes are different
+    (a card's kernels, the driver's graphs, the topology, the card's total), so that all
+    of them are hardly at the same end at once; what has one cause adds up linearly.
+    """
+    machine = run.request.machine
+    ranks = tuple(widen(rank, costs, machine=machine) for rank in run.ranks)
+    tightest = next((rank.kv_cache for rank in ranks if rank.kv_cache is not None), None)
+    notes = (*run.notes, *(note for note in costs.notes if note not in run.notes))
+    return replace(
+        run,
+        ranks=ranks,
+        kv_tokens=_count(run.kv_tokens, tightest),
+        concurrency=_count(run.concurrency, tightest),
+        notes=(*notes, *_doubts(run, ranks)),
+    )
+
+
+def widen(rank: Rank, costs: Costs, *, machine: Machine) -> Rank:
+    """One worker's numbers with their ranges."""
+    graphs = _graph_offsets(rank, costs)
+    inside = [*_inside(costs), _offsets(costs.cublas)]
+    requested = _requested(rank, machine)
+    room = [*inside, graphs, requested, (ENGINE_BYTES, ENGINE_BYTES)]
+    below, above = _quadrature(room)
+    outside = _quadrature([_offsets(costs.context), _offsets(costs.nccl)])
+    amounts = {
+        "non_torch": _around(rank.non_torch, *_quadrature(inside)),
+        "activation_peak": _around(rank.activation_peak, ENGINE_BYTES, ENGINE_BYTES),
+        "graphs_estimated": _around(rank.graphs_estimated, *graphs),
+        "graphs": _around(rank.graphs, *graphs),
+        # What costs less leaves more room, and the other way round.
+        "kv_cache": _around(rank.kv_cache, above, below),
+        "context": _around(rank.context, *_offsets(costs.context)),
+    }
+    by_row = {
+        _CONTEXT: _offsets(costs.context),
+        _NON_TORCH: _quadrature([*inside, _offsets(costs.nccl)]),
+        _GRAPHS: graphs,
+        _KV_CACHE: (above, below),
+        _FREE: _swapped(_quadrature([outside, graphs])),
+    }
+    return replace(
+        rank,
+        **amounts,
+        peak=_rows(rank.peak, {**by_row, _FREE: _swapped(_quadrature([outside, *inside]))}),
+        started=_rows(rank.started, by_row),
+    )
+
+
+Offsets = tuple[int, int]  # by how much it may be less, and more
+
+
+def _offsets(amount: Amount) -> Offsets:
+    return amount.bytes - amount.low_bytes, amount.high_bytes - amount.bytes
+
+
+def _inside(costs: Costs) -> list[Offsets]:
+    """Terms within the engine's budget; kernels and Windows have one cause, the driver."""
+    kernels, windows = _offsets(costs.kernels), _offsets(costs.wsl)
+    driver = (kernels[0] + windows[0], kernels[1] + windows[1])
+    return [driver, _offsets(costs.nccl_later)]
+
+
+def _graph_offsets(rank: Rank, costs: Costs) -> Offsets:
+    """What instantiated graphs may take less and more, in proportion to what they took here."""
+    taken = rank.graphs_driver_bytes
+    central = costs.graph.bytes + costs.graph_node.bytes
+    if not taken or not central:
+        return 0, 0
+    less, more = (
+        sum(each) / central
+        for each in zip(_offsets(costs.graph), _offsets(costs.graph_node), strict=True)
+    )
+    return round(taken * less), round(taken * more)
+
+
+def _requested(rank: Rank, machine: Machine) -> Offsets:
+    """What the card's total leaves open of what the engine asks for: a part of CUDA's total.
+
+    As a cost: a larger total is more room, so less taken.
+    """
+    card = find_card(machine.gpu)
+    known = card.range_bytes("cuda_total_bytes") if card else None
+    if known is None or not rank.requested_bytes or not rank.total_bytes:
+        return 0, 0
+    part = rank.requested_bytes / rank.total_bytes
+    less, more = max(rank.total_bytes - known[0], 0), max(known[1] - rank.total_bytes, 0)
+    return round(part * more), round(part * less)
+
+
+def _quadrature(each: Iterable[Offsets]) -> Offsets:
+    both = list(each)
+    return (
+        math.ceil(math.hypot(*(less for less, _ in both))),
+        math.ceil(math.hypot(*(more for _, more in both))),
+    )
+
+
+def _swapped(offsets: Offsets) -> Offsets:
+    return offsets[1], offsets[0]
+
+
+def _around(amount: Amount | None, less: int, more: int) -> Amount | None:
+    if amount is None:
+        return None
+    return replace(
+        amount,
+        low_bytes=max(amount.bytes - less, min(amount.bytes, 0)),
+        high_bytes=amount.bytes + more,
+    )
+
+
+def _rows(rows: tuple[Row, ...], offsets: Mapping[str, Offsets]) -> tuple[Row, ...]:
+    return tuple(
+        replace(row, amount=_around(row.amount, *offsets[row.name]) or row.amount)
+        if row.name in offsets
+        else row
+        for row in rows
+    )
+
+
+def _count(count: Count | None, room: Amount | None) -> Count | None:
+    """Tokens and requests are in proportion to the room of the worker that has least."""
+    if count is None or room is None or room.bytes <= 0:
+        return count
+    return replace(
+        count,
+        low=count.value * room.low_bytes / room.bytes,
+        high=count.value * room.high_bytes / room.bytes,
+    )
+
+
+def _doubts(run: DryRun, ranks: tuple[Rank, ...]) -> tuple[str, ...]:
+    """Where the verdict itself is within the ranges."""
+    least = min((rank.kv_cache.low_bytes for rank in ranks if rank.kv_cache), default=None)
+    if run.verdict == "starts" and least is not None and least <= 0:
+        return ("it may not start: at the low end of the range nothing is left for the KV cache",)
+    missing = run.refusal.missing if run.refusal else None
+    open_bytes = max(
+        (rank.non_torch.high_bytes - rank.non_torch.low_bytes for rank in ranks if rank.non_torch),
+        default=0,
+    )
+    if missing is not None and missing.bytes < open_bytes:
+        return ("it may start after all: what is missing is within the range of the costs",)
+    return ()
