@@ -1,5 +1,5 @@
 // The handwritten part of the simulated libnccl.so.2: communicators that know their rank
-// and size. Collectives move nothing; a communicator's first one connects it, as NCCL does since 2.22.
+// and size. Collectives move nothing; a communicator's first one connects it, as in NCCL from 2.22.
 #include <nccl.h>
 #include <unistd.h>
 

@@ -64,13 +64,15 @@ def read_calibrations(path: Path) -> tuple[Calibration, ...]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise ConfigError(f"{path} has schema_version {data['schema_version']}, not 1")
-        return tuple(_entry(values) for values in data["entries"])
+        version = data["schema_version"]
+        entries = tuple(_entry(values) for values in data["entries"])
     except OSError as error:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no file that memacct calibrate wrote: {error!r}") from None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}")
+    return entries
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
@@ -97,7 +99,9 @@ def find_calibration(
 
     Args:
         card: as the driver names it.
-        driver: None does not matter; likewise `torch` and `cuda`.
+        driver: its version; None does not matter.
+        torch: likewise.
+        cuda: likewise.
         given: the file; else the user's, if there is one.
 
     Raises:
@@ -122,16 +126,16 @@ def find_calibration(
 
 
 def _differing(one: Calibration, wanted: Mapping[str, str | None]) -> Sequence[str]:
-    """What differs in major and minor version."""
+    """What differs: a driver in its branch, others in major and minor version."""
     return [
         name
         for name, version in wanted.items()
-        if version is not None and _short(version) != _short(getattr(one, name))
+        if version is not None and _short(name, version) != _short(name, getattr(one, name))
     ]
 
 
-def _short(version: str) -> str:
-    return ".".join(version.split("+")[0].split(".")[:2])
+def _short(name: str, version: str) -> list[str]:
+    return version.partition("+")[0].split(".")[: 1 if name == "driver" else 2]
 
 
 def _wider(amount: Amount) -> Amount:

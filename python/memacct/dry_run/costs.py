@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from memacct._errors import ConfigError
 from memacct.cards import find_card
 from memacct.sim import Costs as SimulatedCosts
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 # The kernels of an engine are loaded in this many steps, so that nearly all of their growth comes
 # while a model is loaded and profiled, as on a GPU, and little before the engine's first reading.
 _KERNEL_STEPS = 32
-# In one engine start with several GPUs: communicators that are made and connected before the
-# first reading (PyNccl warms its own up), and those that PyTorch makes in the profiling pass.
-_SMALLEST = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ class Costs:
         )
 
 
-def known_costs(  # noqa: PLR0913 (what the costs depend on)
+def known_costs(
     machine: Machine,
     *,
     tensor_parallel_size: int,
@@ -89,6 +87,7 @@ def known_costs(  # noqa: PLR0913 (what the costs depend on)
     generation, of any card.
 
     Args:
+        machine: the card by its name in the catalogue and the driver's.
         tensor_parallel_size: GPUs of one engine that exchange tensors.
         nvlink: whether they are joined by NVLink; None is not known.
         torch: its version; None takes any measurement.
@@ -100,16 +99,15 @@ def known_costs(  # noqa: PLR0913 (what the costs depend on)
     Raises:
         ConfigError: `calibration` is not there, or is no such file.
     """
-    card = find_card(machine.gpu) or find_card(machine.driver_name)
-    by_size = find_card(machine.gpu) is None
+    card = find_card(machine.gpu)  # None: it was asked for by its size
     where = Where(
-        card=card.name if card and not by_size else None,
-        architecture=card.architecture if card and not by_size else None,
+        card=card.name if card else None,
+        architecture=card.architecture if card else None,
         driver=_branch(driver),
         nvlink=nvlink,
         wsl=wsl,
     )
-    found = _public(where, alone=tensor_parallel_size == _SMALLEST)
+    found = _public(where, alone=tensor_parallel_size == 1)
     measured = find_calibration(
         machine.driver_name, driver=driver, torch=torch, cuda=cuda, given=calibration
     )
@@ -142,6 +140,9 @@ def _within(why: str) -> Amount:
 
 def _measured(public: Costs, measured: Calibration) -> Costs:
     """The user's own figures instead of the public ones, where there are any."""
+    unknown = set(measured.figures) - set(public.terms())
+    if unknown:
+        raise ConfigError(f"the calibration of {measured.card} has unknown figures: {unknown}")
     terms = {**public.terms(), **measured.figures}
     if "kernels" in measured.figures:
         # A measured start has all that Windows takes in its kernels.

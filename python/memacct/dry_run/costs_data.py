@@ -1,4 +1,4 @@
-"""What public logs tell of the costs that no-op kernels do not show, and what follows for a card."""
+"""What public logs tell of costs that no-op kernels do not show, and what follows for a card."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def amount_for(term: str, where: Where) -> Amount:
     """A cost with its range, from the readings nearest to `where`.
 
     The value is the median of the nearest group (this card's readings, else its generation's,
-    else all), in which each card counts once. The range is the spread of the narrowest group with three readings or more; with
-    fewer, or of other generations only, it goes from half to double.
+    else all), in which each card counts once. The range is the spread of the narrowest group with
+    three readings or more; with fewer, or of other generations only, it goes from half to double.
 
     Raises:
         KeyError: no reading of that term.
@@ -91,9 +91,7 @@ def amount_for(term: str, where: Where) -> Amount:
     )
 
 
-def _groups(
-    usable: Sequence[CostReading], where: Where
-) -> list[tuple[str, Sequence[CostReading]]]:
+def _groups(usable: Sequence[CostReading], where: Where) -> list[tuple[str, Sequence[CostReading]]]:
     """From the nearest to all, without empty ones."""
     card = [each for each in usable if each.card and each.card == where.card]
     generation = [
@@ -134,7 +132,9 @@ def _typical(group: Sequence[CostReading]) -> int:
 
 def _spread(group: Sequence[CostReading]) -> tuple[int, int]:
     low = min(each.reading.size_bytes - each.reading.precision_bytes for each in group)
-    return max(low, 0), max(each.reading.size_bytes + each.reading.precision_bytes for each in group)
+    return max(low, 0), max(
+        each.reading.size_bytes + each.reading.precision_bytes for each in group
+    )
 
 
 @functools.cache

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memacct._units import MIB
 from memacct.cards import find_card
-
-from .result import Amount, Count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from .costs import Costs
     from .request import Machine
-    from .result import DryRun, Rank, Row
+    from .result import Amount, Count, DryRun, Rank, Row
 
 # Kernels that do nothing feed back no sizes and tune nothing: what the engine itself allocates
 # on a GPU is not quite what it allocates here. Of the size of a few of PyTorch's segments.
@@ -60,7 +58,7 @@ def widen(rank: Rank, costs: Costs, *, machine: Machine) -> Rank:
     room = [*inside, graphs, requested, (ENGINE_BYTES, ENGINE_BYTES)]
     below, above = _quadrature(room)
     outside = _quadrature([_offsets(costs.context), _offsets(costs.nccl)])
-    amounts = {
+    amounts: dict[str, Any] = {
         "non_torch": _around(rank.non_torch, *_quadrature(inside)),
         "activation_peak": _around(rank.activation_peak, ENGINE_BYTES, ENGINE_BYTES),
         "graphs_estimated": _around(rank.graphs_estimated, *graphs),

@@ -1,0 +1,300 @@
+"""What is known of the costs of a machine: readings, a user's measurement, and ranges."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memacct._errors import ConfigError
+from memacct._units import GIB, MIB
+from memacct.dry_run.calibration_file import (
+    Calibration,
+    default_path,
+    read_calibrations,
+    write_calibration,
+)
+from memacct.dry_run.costs import Costs, known_costs
+from memacct.dry_run.machine import machine
+from memacct.dry_run.ranges import ENGINE_BYTES, widen
+from memacct.dry_run.result import Amount, Rank, Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+H100 = machine("h100")
+
+
+@pytest.fixture(autouse=True)
+def _no_measurement_of_this_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def of(gpu: str, **options: object) -> Costs:
+    return known_costs(machine(gpu), **{"tensor_parallel_size": 1, **options})  # type: ignore[arg-type]
+
+
+def exact(value: int) -> Amount:
+    return Amount(bytes=value, low_bytes=value, high_bytes=value, source="given")
+
+
+def open_amount(less: int, value: int, more: int) -> Amount:
+    return Amount(bytes=value, low_bytes=value - less, high_bytes=value + more, source="given")
+
+
+def all_alike(amount: Amount) -> Costs:
+    values: dict[str, Any] = dict.fromkeys(of("h100").terms(), amount)
+    return Costs(**values)
+
+
+NOTHING = all_alike(exact(0))
+
+
+# ---- readings
+
+
+@pytest.mark.parametrize("gpu", ["h100", "a100-80", "l40s", "l4", "t4", "rtx5090", "b200", "80GiB"])
+@pytest.mark.parametrize("nvlink", [None, True, False])
+@pytest.mark.parametrize("wsl", [True, False])
+def test_every_term_is_within_its_range_and_names_its_source(
+    gpu: str, nvlink: bool | None, wsl: bool
+) -> None:
+    costs = of(gpu, tensor_parallel_size=2, nvlink=nvlink, wsl=wsl)
+    for name, amount in costs.terms().items():
+        assert 0 <= amount.low_bytes <= amount.bytes <= amount.high_bytes, name
+        assert amount.source, name
+
+
+def test_a_card_that_was_read_has_its_own_reading() -> None:
+    assert of("h100").kernels.bytes == round(0.14 * GIB)
+    assert "of this card" in of("h100").kernels.source
+
+
+def test_what_is_not_known_of_a_card_is_a_wider_range() -> None:
+    known, guessed = of("h100").kernels, of("t4").kernels
+    assert guessed.high_bytes - guessed.low_bytes > known.high_bytes - known.low_bytes
+    assert "any card" in guessed.source
+
+
+def test_a_size_says_that_its_card_is_not_known() -> None:
+    assert any("card is not known" in note for note in of("80GiB").notes)
+    assert not any("card is not known" in note for note in of("h100").notes)
+
+
+def test_one_gpu_has_no_communicator() -> None:
+    alone = of("h100")
+    assert (alone.nccl.high_bytes, alone.nccl_later.high_bytes) == (0, 0)
+
+
+def test_nvlink_costs_more_and_not_knowing_it_spans_both() -> None:
+    joined, apart, unknown = (
+        of("l40", tensor_parallel_size=4, nvlink=nvlink) for nvlink in (True, False, None)
+    )
+    assert joined.nccl.bytes > apart.nccl.high_bytes
+    assert unknown.nccl.high_bytes >= joined.nccl.bytes
+    assert unknown.nccl.low_bytes <= apart.nccl.bytes
+    assert any("NVLink" in note for note in unknown.notes)
+
+
+def test_graphs_cost_more_below_driver_550() -> None:
+    old, new = of("a10", driver="535.183.01"), of("a10", driver="550.54.15")
+    assert old.graph_node.bytes == 64 * 1024
+    assert new.graph_node.bytes < old.graph_node.bytes
+    assert of("a10").graph_node == new.graph_node
+
+
+def test_windows_costs_only_there() -> None:
+    assert of("rtx5090").wsl.high_bytes == 0
+    assert of("rtx5090", wsl=True).wsl.high_bytes > 0
+
+
+def test_the_simulated_gpu_is_told_the_central_values() -> None:
+    costs = of("rtx5090", wsl=True, tensor_parallel_size=2, nvlink=False)
+    told = costs.simulated()
+    assert told.kernels_limit_bytes == costs.kernels.bytes + costs.wsl.bytes
+    assert int(told.kernel_bytes) * 32 >= int(told.kernels_limit_bytes or 0)
+    assert told.graph_node_bytes == costs.graph_node.bytes
+
+
+# ---- a measurement of the user's own
+
+
+def measured(card: str = H100.driver_name, **changes: object) -> Calibration:
+    values = {
+        "card": card,
+        "driver": "580.65.06",
+        "torch": "2.14.0+cu130",
+        "cuda": "13.0",
+        "vllm": "0.33.0",
+        "when": "2026-11-22T09:00:00+00:00",
+        "gpus": 1,
+        "wsl": False,
+        "figures": {"kernels": open_amount(1 * MIB, 77 * MIB, 2 * MIB)},
+    }
+    return Calibration(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_measurement_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured())
+    costs = of("h100", calibration=path, driver="580.82.07", torch="2.14.1")
+    public = of("h100")
+    assert costs.kernels == measured().figures["kernels"]
+    assert costs.context == public.context
+    assert any("measured 2026-11-22" in note for note in costs.notes)
+
+
+def test_the_users_own_file_is_found_without_being_named() -> None:
+    write_calibration(default_path(), measured())
+    assert of("h100").kernels.bytes == 77 * MIB
+    assert of("a100-80").kernels.bytes != 77 * MIB
+
+
+@pytest.mark.parametrize("other", [{"torch": "2.11.0"}, {"driver": "550.54.15"}, {"cuda": "12.8"}])
+def test_of_another_driver_or_torch_it_is_wider(tmp_path: Path, other: dict[str, str]) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured())
+    found = of("h100", calibration=path, **other).kernels
+    assert (found.bytes, found.low_bytes, found.high_bytes) == (77 * MIB, 38 * MIB, 158 * MIB)
+
+
+def test_the_entry_that_differs_least_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    other = measured(torch="2.11.0", figures={"kernels": exact(5 * MIB)})
+    for one in (measured(), other):
+        write_calibration(path, one)
+    assert of("h100", calibration=path, torch="2.14.0").kernels.bytes == 77 * MIB
+    assert of("h100", calibration=path, torch="2.11.0").kernels.bytes == 5 * MIB
+
+
+def test_the_same_card_driver_and_torch_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured())
+    write_calibration(path, measured(figures={"kernels": exact(5 * MIB)}))
+    write_calibration(path, measured(card="NVIDIA L4"))
+    assert [one.card for one in read_calibrations(path)] == [H100.driver_name, "NVIDIA L4"]
+    assert of("h100", calibration=path).kernels.bytes == 5 * MIB
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"schema_version": 1, "entries": [{"card": 1}]}', '{"schema_version": 9}'],
+)
+def test_another_file_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"other\.json"):
+        of("h100", calibration=path)
+
+
+def test_a_figure_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured(figures={"apples": exact(3)}))
+    with pytest.raises(ConfigError, match="apples"):
+        of("h100", calibration=path)
+
+
+def test_a_file_without_the_card_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured(card="NVIDIA L4"))
+    with pytest.raises(ConfigError, match="H100"):
+        of("h100", calibration=path)
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        of("h100", calibration=tmp_path / "none.json")
+
+
+def test_the_file_is_plain_json(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "mine.json"
+    write_calibration(path, measured())
+    assert json.loads(path.read_text())["schema_version"] == 1
+    assert read_calibrations(path) == (measured(),)
+
+
+# ---- ranges
+
+
+RANK = Rank(
+    rank=0,
+    device=0,
+    total_bytes=H100.cuda_total_bytes,
+    requested_bytes=0,
+    non_torch=exact(200 * MIB),
+    graphs=exact(500 * MIB),
+    graphs_estimated=exact(400 * MIB),
+    graphs_driver_bytes=100 * MIB,
+    kv_cache=exact(10 * GIB),
+    context=exact(400 * MIB),
+    started=(
+        Row(name="KV cache", amount=exact(10 * GIB)),
+        Row(name="weights", amount=exact(GIB)),
+    ),
+)
+
+
+def test_with_exact_costs_only_the_engine_itself_is_left_open() -> None:
+    found = widen(RANK, NOTHING, machine=H100)
+    assert found.kv_cache is not None
+    assert found.kv_cache.low_bytes == 10 * GIB - ENGINE_BYTES
+    assert found.kv_cache.high_bytes == 10 * GIB + ENGINE_BYTES
+    assert found.non_torch == RANK.non_torch
+
+
+def test_what_costs_more_leaves_less_cache() -> None:
+    costs = replace(NOTHING, kernels=open_amount(0, 100 * MIB, 3 * GIB))
+    found = widen(RANK, costs, machine=H100)
+    assert found.kv_cache is not None
+    assert found.kv_cache.low_bytes == pytest.approx(7 * GIB, rel=1e-3)
+    assert found.kv_cache.high_bytes == 10 * GIB + ENGINE_BYTES
+    assert found.non_torch is not None
+    assert found.non_torch.high_bytes == 200 * MIB + 3 * GIB
+
+
+def test_different_causes_add_up_in_quadrature_and_one_cause_linearly() -> None:
+    kernels, later = open_amount(0, 0, 3 * GIB), open_amount(0, 0, 4 * GIB)
+    apart = widen(RANK, replace(NOTHING, kernels=kernels, nccl_later=later), machine=H100)
+    together = widen(RANK, replace(NOTHING, kernels=kernels, wsl=later), machine=H100)
+    assert apart.non_torch is not None
+    assert together.non_torch is not None
+    assert apart.non_torch.high_bytes == 200 * MIB + 5 * GIB
+    assert together.non_torch.high_bytes == 200 * MIB + 7 * GIB
+
+
+def test_graphs_are_open_in_proportion_to_what_the_driver_took() -> None:
+    costs = replace(NOTHING, graph_node=open_amount(5, 10, 20))
+    found = widen(RANK, costs, machine=H100)
+    assert found.graphs is not None
+    assert (found.graphs.low_bytes, found.graphs.high_bytes) == (450 * MIB, 700 * MIB)
+
+
+def test_the_context_is_outside_the_budget() -> None:
+    costs = replace(NOTHING, context=open_amount(GIB, 2 * GIB, GIB))
+    found = widen(RANK, costs, machine=H100)
+    assert found.kv_cache == widen(RANK, NOTHING, machine=H100).kv_cache
+    assert found.context is not None
+    assert found.context.high_bytes == 400 * MIB + GIB
+
+
+def test_the_cards_total_leaves_its_part_open() -> None:
+    rank = replace(RANK, requested_bytes=H100.cuda_total_bytes // 2)
+    found = widen(rank, NOTHING, machine=H100)
+    assert found.kv_cache is not None
+    assert found.kv_cache.high_bytes > 10 * GIB + ENGINE_BYTES
+
+
+@given(
+    less=st.integers(0, GIB),
+    value=st.integers(0, GIB),
+    more=st.integers(0, GIB),
+    cache=st.integers(0, GIB),
+)
+def test_a_range_always_holds_its_value(less: int, value: int, more: int, cache: int) -> None:
+    amount = Amount(bytes=value, low_bytes=max(value - less, 0), high_bytes=value + more, source="")
+    costs = all_alike(amount)
+    found = widen(replace(RANK, kv_cache=exact(cache)), costs, machine=H100)
+    amounts = [found.kv_cache, found.non_torch, found.graphs, found.context]
+    assert all(a is not None and a.low_bytes <= a.bytes <= a.high_bytes for a in amounts)
+    assert all(row.amount.low_bytes <= row.amount.bytes for row in found.started)
