@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from memacct.dry_run.arguments import number_of, value_of, with_option
 from memacct.dry_run.fingerprint import BETWEEN
+from memacct.dry_run.result import Count
 from memacct.planning.pool import ceil_div
 
 if TYPE_CHECKING:
@@ -78,8 +79,12 @@ def _at_length(run: DryRun, length: int, request: Request) -> DryRun:
     """The longer run, told of requests of this length; its tables are the longer ones."""
     block = run.settings["block_size"]
     arguments = with_option(run.request.arguments, LENGTH, value_of(request.arguments, LENGTH))
+    blocks = ceil_div(length, int(str(block)))
+    times, before = (run.kv_request_blocks_count or 0) / blocks, run.concurrency
     return replace(
         run,
         request=replace(run.request, arguments=arguments),
-        kv_request_blocks_count=ceil_div(length, int(str(block))),
+        kv_request_blocks_count=blocks,
+        concurrency=before
+        and Count(value=before.value * times, low=before.low * times, high=before.high * times),
     )

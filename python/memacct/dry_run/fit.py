@@ -147,8 +147,8 @@ class _Search:
             and (told := self.goal.foretell(self.runs[last.index])) is not None
         ):
             return told
-        if (between := _between(tries)) is not None:
-            return between
+        if (crossing := _on_a_line(tries)) is not None:
+            return crossing
         said = self._planned(last.index)
         if last.spare_bytes is None or said is None:
             return None
@@ -200,14 +200,11 @@ class _Search:
         return next(iter(self.runs.values()), None)
 
 
-def _between(tries: Sequence[Try]) -> int | None:
-    """Where nothing would be left, on a line through the nearest values that fit and do not."""
-    fits = [each for each in tries if each.outcome == "fits" and each.spare_bytes is not None]
-    not_ = [each for each in tries if each.outcome == "too much" and each.spare_bytes is not None]
-    if not fits or not not_:
+def _on_a_line(tries: Sequence[Try]) -> int | None:
+    """Where nothing would be left, on a line through the two tries that came nearest to it."""
+    told = {each.index: each.spare_bytes for each in tries if each.spare_bytes is not None}
+    if len(told) < 2:  # noqa: PLR2004 (a line)
         return None
-    low, high = max(fits, key=lambda each: each.index), min(not_, key=lambda each: each.index)
-    left, missing = low.spare_bytes or 0, high.spare_bytes or 0
-    if high.index <= low.index or left <= missing:
-        return None
-    return low.index + left * (high.index - low.index) // (left - missing)
+    low, high = sorted(sorted(told, key=lambda index: abs(told[index]))[:2])
+    falls = told[low] - told[high]
+    return None if falls <= 0 else low + told[low] * (high - low) // falls
