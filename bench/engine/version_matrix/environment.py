@@ -59,7 +59,9 @@ class Environment:
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         commands = [[*pip, "--no-cache-dir"]]
         if uv := shutil.which("uv", path=path):
-            uv_pip = [uv, "pip", "install", "--python", str(self.python), "--no-cache", "--quiet"]
+            # A cache doubles the gigabytes, unless it is wanted: several versions share a torch.
+            cache = [] if "UV_CACHE_DIR" in os.environ else ["--no-cache"]
+            uv_pip = [uv, "pip", "install", "--python", str(self.python), *cache, "--quiet"]
             commands.insert(0, uv_pip)
         return commands
 
