@@ -3,13 +3,14 @@
 #   make test          everything but engines; a few minutes from nothing
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
 #   make matrix        the vLLM plugin in every version from 0.11.0 on: docs/vllm-versions.md (an hour; VERSIONS="0.11.0 cpu", KEEP=1)
+#   make dryrun-logs   public start-up logs foretold, each in its own vLLM version: docs/dryrun-logs.md (hours; VERSIONS="0.31.0 0.24.0", KEEP=1)
 #   make bench         what memacct's own calls cost
 #   make gpu           asks a real GPU all that memacct assumes of it (with the python3 that is there)
 #   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
 #   make tsan          the lock-free parts under ThreadSanitizer (seconds; needs clang)
 #   make check         format, lint and types
 #   make clean         removes builds and environments
-# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, MATRIX_ARGS, GPU_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
+# PYTHON, VENV, VENV_GPU, VENV_CPU, PYTEST_ARGS, DEMO_ARGS, MATRIX_ARGS, DRYRUN_ARGS, GPU_ARGS, CLANGXX and FUZZ_RUNS can be set on the command line.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -20,13 +21,14 @@ DEMO_ARGS ?=
 VERSIONS ?=
 KEEP ?=
 MATRIX_ARGS ?=
+DRYRUN_ARGS ?=
 GPU_ARGS ?=
 FUZZ_RUNS ?= 10000000
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines matrix bench gpu fuzz tsan check clean prerequisites install wheel
+.PHONY: demo test test-engines matrix dryrun-logs bench gpu fuzz tsan check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -126,6 +128,11 @@ test-engines: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct $(VENV_CPU)/.sta
 matrix: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q uv || echo "no uv: pip installs the engines, slower"
 	@$(VENV)/bin/python bench/engine/version_matrix --versions "$(VERSIONS)" --wheel $(WHEELS)/memacct-*.whl $(if $(KEEP),--keep) $(MATRIX_ARGS)
+
+# What several versions share (torch above all) is on the disk once: uv's cache and hard links.
+dryrun-logs: $(VENV)/.stamp-memacct
+	@$(VENV)/bin/python $(PIP) install -q uv || echo "no uv: pip installs the engines, slower"
+	@UV_CACHE_DIR=$${UV_CACHE_DIR:-$$PWD/.memacct/uv-cache} UV_LINK_MODE=hardlink $(VENV)/bin/python -m bench.dryrun --versions "$(VERSIONS)" --wheel $(WHEELS)/memacct-*.whl $(if $(KEEP),--keep) $(DRYRUN_ARGS)
 
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench
