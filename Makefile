@@ -132,7 +132,7 @@ matrix: $(VENV)/.stamp-memacct
 # What several versions share (torch above all) is on the disk once: uv's cache and hard links.
 dryrun-logs: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q uv || echo "no uv: pip installs the engines, slower"
-	@UV_CACHE_DIR=$${UV_CACHE_DIR:-$$PWD/.memacct/uv-cache} UV_LINK_MODE=hardlink $(VENV)/bin/python -m bench.dryrun --versions "$(VERSIONS)" --wheel $(WHEELS)/memacct-*.whl $(if $(KEEP),--keep) $(DRYRUN_ARGS)
+	@UV_CACHE_DIR=$${UV_CACHE_DIR:-$$PWD/.memacct/uv-cache} UV_LINK_MODE=hardlink $(VENV)/bin/python -m bench.dryrun --versions "$(VERSIONS)" $(if $(KEEP),--keep) $(DRYRUN_ARGS)
 
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench

@@ -1,6 +1,6 @@
 """Dry-runs the public logs, each in its own vLLM, and writes how far the answers are from them.
 
-    python -m bench.dryrun --wheel build/wheels/memacct-*.whl [--versions "0.31.0 0.30.0"]
+    python -m bench.dryrun [--versions "0.31.0 0.30.0"]
 
 A case that is done is kept; --again runs it once more. Exit status 1: a case has no answer;
 2: a version could not be installed.
@@ -35,7 +35,6 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--versions", default="", help="such as '0.31.0 0.30.0'; empty: all")
     parser.add_argument("--cases", default="", help="only these, by their keys")
     parser.add_argument("--held-out", choices=("with", "without", "only"), default="with")
-    parser.add_argument("--wheel", type=Path, default=None, help="memacct's own wheel")
     parser.add_argument("--again", action="store_true", help="run cases that are done")
     parser.add_argument("--keep", action="store_true", help="keep the environments")
     parser.add_argument("--work", type=Path, default=ROOT / ".memacct" / "dryrun-logs")
@@ -67,7 +66,7 @@ def run_version(version: str, cases: Sequence[Case], options: argparse.Namespace
     book = store.Book(options.json)
     environment = Environment(folder=options.work.absolute() / version)
     try:
-        make(Target(version=version), environment, options.wheel, say)
+        make(Target(version=version), environment, None, say)
     except InstallError as error:
         say(f"{version}: {error}")
         return False

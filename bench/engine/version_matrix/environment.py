@@ -118,11 +118,13 @@ def run(
     return done.stdout
 
 
-def make(target: Target, environment: Environment, memacct: Path, say: Progress) -> dict[str, Any]:
+def make(
+    target: Target, environment: Environment, memacct: Path | None, say: Progress
+) -> dict[str, Any]:
     """Makes the environment, or completes the one that is there; says what is in it.
 
     Args:
-        memacct: the wheel of memacct, which is installed anew each time.
+        memacct: the wheel of memacct, which is installed anew each time; None: an engine alone.
 
     Raises:
         InstallError: something could not be installed.
@@ -136,8 +138,9 @@ def make(target: Target, environment: Environment, memacct: Path, say: Progress)
         say("[4/5] byte code")
         compile_sources(environment)
         done.touch()
-    say("[5/5] memacct")
-    environment.install("--no-deps", "--force-reinstall", str(memacct))
+    if memacct is not None:
+        say("[5/5] memacct")
+        environment.install("--no-deps", "--force-reinstall", str(memacct))
     about: dict[str, Any] = json.loads(run([str(environment.python), "-c", ABOUT]))
     return about
 
