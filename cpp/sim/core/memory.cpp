@@ -1,9 +1,12 @@
 // This process's allocations, and what each adds to the device's use.
 #include "memory.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -85,6 +88,44 @@ void give_back(Allocation const& a) {
   }
   uncharge(physical_index(a.device), cost, "free", listing_of(a.kind));
 }
+
+bool of_device(Allocation const& a) { return a.kind == Kind::Device || a.kind == Kind::Reserved; }
+
+bool touching(void const* one, void const* other, size_t size) {
+  auto const a = reinterpret_cast<uintptr_t>(one);
+  auto const b = reinterpret_cast<uintptr_t>(other);
+  return a < b + size && b < a + size;
+}
+
+// Which of this process's anonymous pages there are, by /proc/self/pagemap (proc(5)).
+class PageMap {
+ public:
+  PageMap() : file_{::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)} {}
+  ~PageMap() {
+    if (file_ >= 0) ::close(file_);
+  }
+  PageMap(PageMap const&) = delete;
+  PageMap& operator=(PageMap const&) = delete;
+
+  // False if that cannot be told.
+  [[nodiscard]] bool never_written(void const* begin, size_t size) const {
+    constexpr uint64_t kThere = uint64_t{3} << 62;  // in memory, or swapped out
+    constexpr size_t kEntries = kPageBytes / kHostPage;
+    std::array<uint64_t, kEntries> entries;
+    auto const at = reinterpret_cast<uintptr_t>(begin);
+    size_t const first = at / kHostPage;
+    size_t const count = (at + size - 1) / kHostPage - first + 1;
+    size_t const bytes = count * sizeof(uint64_t);
+    if (count > kEntries) return false;
+    auto const offset = static_cast<off_t>(first * sizeof(uint64_t));
+    if (::pread(file_, entries.data(), bytes, offset) != static_cast<ssize_t>(bytes)) return false;
+    return std::none_of(entries.begin(), entries.begin() + static_cast<ptrdiff_t>(count),
+                        [](uint64_t entry) { return (entry & kThere) != 0; });
+  }
+
+ private:
+  int file_;
+};
 
 }  // namespace
 
@@ -197,7 +238,31 @@ void fill(void* target, int byte, size_t size) {
 }
 
 void copy(void* target, void const* source, size_t size) {
-  if (size != 0) std::memmove(target, source, size);
+  Allocation from, to;
+  bool const large = size >= kPageBytes && lookup(source, &from) && lookup(target, &to) &&
+                     of_device(from) && of_device(to);
+  if (!large) {
+    if (size != 0) std::memmove(target, source, size);
+    return;
+  }
+  // Weights that were made up have never been written, and engines lay them out anew: copied byte
+  // for byte they would take as much of the host's memory as of the device's.
+  if (touching(target, source, size)) {
+    std::memmove(target, source, size);
+    return;
+  }
+  PageMap const pages;
+  // Parts that share no page of the source: to read one makes its pages look written.
+  for (size_t done = 0, part = 0; done < size; done += part) {
+    auto* const next = static_cast<char*>(target) + done;
+    auto const* const before = static_cast<char const*>(source) + done;
+    part = std::min(kPageBytes - reinterpret_cast<uintptr_t>(before) % kPageBytes, size - done);
+    if (pages.never_written(before, part)) {
+      fill(next, 0, part);
+    } else {
+      std::memmove(next, before, part);
+    }
+  }
 }
 
 void release_allocations_of(Context const* context) {

@@ -1,5 +1,6 @@
 // CUDA runtime: memory.
 #include <cuda_runtime_api.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -153,11 +154,46 @@ MEMACCT_SIM_EXPORT cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStr
   return cudaSuccess;
 }
 
-// ---- memory shared between processes is not simulated ----
+// ---- memory shared between processes: held by its owner alone, its contents are not shared ----
 
-MEMACCT_SIM_EXPORT cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t*, void*) {
-  return set_error(cudaErrorNotSupported);
+namespace {
+
+struct SharedMemory {
+  char magic[8];
+  uint64_t size;
+  uint64_t base;  // in its owner, so that no two handles are alike
+  int device;
+  int owner;
+};
+static_assert(sizeof(SharedMemory) <= sizeof(cudaIpcMemHandle_t));
+constexpr char kMagic[8] = "memacct";
+
+}  // namespace
+
+MEMACCT_SIM_EXPORT cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* out, void* p) {
+  NEED_CONTEXT();
+  Allocation found;
+  if (!lookup(p, &found) || found.kind != Kind::Device) return set_error(cudaErrorInvalidValue);
+  SharedMemory shared{{}, found.size, found.base, found.device, ::getpid()};
+  memcpy(shared.magic, kMagic, sizeof kMagic);
+  memset(out, 0, sizeof *out);
+  memcpy(out, &shared, sizeof shared);
+  return cudaSuccess;
 }
-MEMACCT_SIM_EXPORT cudaError_t cudaIpcOpenMemHandle(void**, cudaIpcMemHandle_t, unsigned) {
-  return set_error(cudaErrorNotSupported);
+
+MEMACCT_SIM_EXPORT cudaError_t cudaIpcOpenMemHandle(void** p, cudaIpcMemHandle_t handle, unsigned) {
+  NEED_CONTEXT();
+  SharedMemory shared{};
+  memcpy(&shared, &handle, sizeof shared);
+  // A process cannot open what is its own.
+  if (memcmp(shared.magic, kMagic, sizeof kMagic) != 0 || shared.owner == ::getpid())
+    return set_error(cudaErrorInvalidValue);
+  size_t const size = (shared.size + kPageBytes - 1) / kPageBytes * kPageBytes;
+  Status const status = reserve_range(size, kPageBytes, p);
+  return to_error(status == Status::Ok ? map_range(*p, size, shared.device) : status);
+}
+
+MEMACCT_SIM_EXPORT cudaError_t cudaIpcCloseMemHandle(void* p) {
+  NEED_CONTEXT();
+  return to_error(release(p));
 }
