@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from memacct._tree import TreeDelta
     from memacct._types import SnapshotDelta
     from memacct.accounting.fragmentation_types import Fragmentation
+    from memacct.dry_run.dryrun import dryrun
+    from memacct.dry_run.result import DryRun
 
 __all__ = [
     "Baseline",
@@ -41,6 +43,7 @@ __all__ = [
     "BudgetError",
     "ConfigError",
     "DriverError",
+    "DryRun",
     "ForeignEvent",
     "Fragmentation",
     "IdentityCheck",
@@ -68,6 +71,7 @@ __all__ = [
     "__version__",
     "checkpoint",
     "current_timeline",
+    "dryrun",
     "fragmentation",
     "measure",
     "read_blackbox",
@@ -83,6 +87,7 @@ __all__ = [
 _LATER = {
     "Baseline": "_timeline_types",
     "Blackbox": "_blackbox",
+    "DryRun": "dry_run.result",
     "ForeignEvent": "_trace_events",
     "Fragmentation": "accounting.fragmentation_types",
     "IdentityCheck": "_timeline_types",
@@ -99,6 +104,7 @@ _LATER = {
     "TracedDevice": "_trace",
     "TreeDelta": "_tree",
     "checkpoint": "_timeline",
+    "dryrun": "dry_run.dryrun",
     "current_timeline": "_timeline",
     "measure": "_measure",
     "fragmentation": "_allocators",

@@ -40,6 +40,7 @@ COMMANDS = {
     "report": Entry("_report", "report", _RECORD),
     "run": Entry("_run", "run", _ENGINES),
     "plan": Entry("_plan", "plan", _ENGINES),
+    "dryrun": Entry("_dryrun", "dryrun", _ENGINES),
     "demo": Entry("_demo", "demo", _ENGINES),
     "metrics": Entry("_metrics", "metrics", _MACHINE),
     "sim": Entry("_sim", "app", _MACHINE),

@@ -1,0 +1,93 @@
+"""``memacct.dryrun``: from a command and a card's name to the answer."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .command import parse_command
+from .engine_python import about, find_python
+from .machine import machine
+from .model_folder import find_model
+from .request import Request
+from .start import LIMIT_S, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .result import DryRun
+
+# Set in a shell, these change an engine as if they stood before its command.
+_HEEDED = ("VLLM_", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+
+
+def make_request(
+    command: str | Sequence[str],
+    *,
+    gpu: str = "h100",
+    count: int = 1,
+    neighbours_bytes: Sequence[int] = (),
+    python: str | os.PathLike[str] | None = None,
+) -> Request:
+    """The request that a command stands for.
+
+    Args:
+        command: ``vllm serve MODEL ...``, as one string or as words; variables may come first.
+        gpu: a card's name, or "total=80GiB".
+        count: GPUs of the machine.
+        neighbours_bytes: what others hold on every GPU, one process each.
+        python: the interpreter whose vLLM is run; default the one that `find_python` finds.
+
+    Raises:
+        ConfigError: any of it is wrong; the sentence names it.
+    """
+    parsed = parse_command(command)
+    model = find_model(parsed.model)
+    engine = about(find_python(python or parsed.python))
+    exported = {name: value for name, value in os.environ.items() if name.startswith(_HEEDED)}
+    return Request(
+        model=model,
+        arguments=parsed.arguments,
+        machine=machine(gpu, count, neighbours_bytes),
+        python=engine.python,
+        environ={**exported, **parsed.environ},
+    )
+
+
+def dryrun(
+    command: str | Sequence[str],
+    *,
+    gpu: str = "h100",
+    count: int = 1,
+    neighbours_bytes: Sequence[int] = (),
+    python: str | os.PathLike[str] | None = None,
+    limit_s: float = LIMIT_S,
+    say: Callable[[str], None] = lambda _: None,
+) -> DryRun:
+    """Starts the real engine, with made-up weights, on a simulated GPU; tells what it would take.
+
+    Args:
+        command: ``vllm serve MODEL ...``, as one string or as words; variables may come first.
+            Of the model only its folder or config.json is needed.
+        gpu: a card's name, or "total=80GiB".
+        count: GPUs of the machine.
+        neighbours_bytes: what others hold on every GPU, one process each.
+        python: the interpreter whose vLLM is run; default MEMACCT_ENGINE_PYTHON, that of the
+            `vllm` on PATH, or this one.
+        limit_s: after this many seconds the engine is ended, and that is an error.
+        say: called with a line for people about what goes on.
+
+    Returns:
+        The answer; that the engine does not fit is one, with numbers.
+
+    Raises:
+        ConfigError: no such card, model or option.
+        MemacctError: the engine hangs or crashes; the sentence names its log.
+
+    Cost:
+        A start of the engine: half a minute to minutes, 1 to 2 GiB of this machine's memory.
+    """
+    request = make_request(
+        command, gpu=gpu, count=count, neighbours_bytes=neighbours_bytes, python=python
+    )
+    return run(request, limit_s=limit_s, say=say)

@@ -1,0 +1,176 @@
+"""The engine's processes: started, watched until they have an answer or a limit, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .host import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .host import HostPeak
+
+ENGINE_SIDE = Path(__file__).parent / "engine_side"
+# As long as an engine with processes of its own needs to see that one of them has ended.
+_POLL_S = 0.1
+_PLUGIN = """[vllm.general_plugins]
+memacct_dryrun = memacct_dryrun_hooks:register
+"""
+_METADATA = "Metadata-Version: 2.1\nName: memacct-dryrun\nVersion: 0\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an engine's processes ended.
+
+    Attributes:
+        files: what they left, by name ("main", "worker-0", "core-0").
+        timed_out: they were ended at the limit.
+        exit_status: of the first process; negative: by that signal.
+        host: what they held of the host's memory.
+        begin_s: when they were started, by time.monotonic(), which is theirs too.
+        wall_s: from then until their end.
+    """
+
+    files: Mapping[str, Mapping[str, Any]]
+    log_path: Path
+    timed_out: bool
+    exit_status: int | None
+    host: HostPeak
+    begin_s: float
+    wall_s: float
+
+    @property
+    def main(self) -> Mapping[str, Any]:
+        """The first process's file."""
+        return self.files.get("main", {})
+
+    def of_kind(self, kind: str) -> list[Mapping[str, Any]]:
+        """The files of all workers or cores, by their number."""
+        return [
+            self.files[name]
+            for name in sorted(self.files, key=lambda name: (len(name), name))
+            if name.startswith(f"{kind}-")
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineProcess:
+    """What is to be started.
+
+    Attributes:
+        line: the options of ``vllm serve``.
+        environ: the whole environment.
+        folder: for the request, the log and the files; exists.
+    """
+
+    python: Path
+    line: tuple[str, ...]
+    environ: Mapping[str, str]
+    folder: Path
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, limit_s: float) -> Outcome:
+        """Starts the engine and waits until it has started, failed, or the limit is over.
+
+        Leaving, by an exception too, ends all of its processes.
+        """
+        request, log_path = self.folder / "request.json", self.folder / "engine.log"
+        request.write_text(json.dumps({**self.more, "line": list(self.line)}))
+        self._make_plugin()
+        begin_s = time.monotonic()
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [str(self.python), str(ENGINE_SIDE / "memacct_dryrun.py"), str(request)],
+                env=dict(self.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        sampler = Sampler(process.pid)
+        try:
+            timed_out = self._wait(process, sampler, begin_s + limit_s)
+        finally:
+            _end(process)
+        return Outcome(
+            files=self._files(),
+            log_path=log_path,
+            timed_out=timed_out,
+            exit_status=None if timed_out else process.returncode,
+            host=sampler.peak(),
+            begin_s=begin_s,
+            wall_s=time.monotonic() - begin_s,
+        )
+
+    @staticmethod
+    def _wait(process: subprocess.Popen[bytes], sampler: Sampler, until_s: float) -> bool:
+        """Returns whether the limit came first."""
+        while process.poll() is None:
+            if time.monotonic() > until_s:
+                return True
+            sampler.sample()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
+        return False
+
+    def _make_plugin(self) -> None:
+        """A distribution that names the hooks as a plugin: vLLM finds it on PYTHONPATH."""
+        where = self.folder / "plugin" / "memacct_dryrun-0.dist-info"
+        where.mkdir(parents=True)
+        (where / "METADATA").write_text(_METADATA)
+        (where / "entry_points.txt").write_text(_PLUGIN)
+
+    def _files(self) -> dict[str, Any]:
+        found = self.folder.glob("[!.]*.json")
+        return {path.stem: json.loads(path.read_text()) for path in found if path.stem != "request"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process group: the engine's workers are in it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def engine_environ(
+    base: Mapping[str, str], own: Mapping[str, str], folder: Path, status: Path
+) -> dict[str, str]:
+    """The environment of an engine's processes.
+
+    Args:
+        base: the simulated machine's, with this process's variables.
+        own: the user's, before the command; they win.
+        folder: of the run.
+        status: the program that tells the machine's true state.
+    """
+    leftovers = ("MEMACCT_REPORT", "MEMACCT_TIMELINE", "MEMACCT_STAGE", "MEMACCT_VLLM", "VLLM_")
+    environ = {name: value for name, value in base.items() if not name.startswith(leftovers)}
+    environ |= {
+        "PYTHONPATH": os.pathsep.join([str(ENGINE_SIDE), str(folder / "plugin")]),
+        "PYTHONUNBUFFERED": "1",
+        "MEMACCT_DRYRUN_FOLDER": str(folder),
+        "MEMACCT_DRYRUN_STATUS": str(status),
+        "VLLM_CACHE_ROOT": str(folder / "cache"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    environ |= dict(own)
+    if "VLLM_PLUGINS" in environ:  # a list of those that may be loaded
+        environ["VLLM_PLUGINS"] += ",memacct_dryrun"
+    return environ

@@ -1,0 +1,180 @@
+"""What is read of one GPU worker: the engine's own terms, PyTorch's counters, the true device.
+
+Everything that an engine's version may lack is asked for by name, and left out where it is not.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import suppress
+from typing import Any
+
+from memacct_dryrun_files import Record, machine_status
+
+# The worker's own terms, each by the names that vLLM's versions have for it.
+TERMS = {
+    "requested_bytes": ("requested_memory",),
+    "available_bytes": ("available_kv_cache_memory_bytes",),
+    "graphs_estimated_bytes": ("cudagraph_memory_estimate",),
+    "peak_activation_bytes": ("peak_activation_memory",),
+    "non_torch_bytes": ("non_torch_memory",),
+    "consumed_bytes": ("total_consumed",),
+}
+
+
+class Watched:
+    """One worker, its runner and its file."""
+
+    def __init__(self, worker: Any, record: Record) -> None:
+        self.worker, self.record = worker, record
+        self.out_of_memory: dict[str, int] | None = None
+        self.profiling: Any = None
+
+    def read(self) -> dict[str, Any]:
+        """PyTorch's counters, CUDA's free memory, the machine's true state."""
+        import torch
+
+        device = self.worker.device
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        stats = torch.cuda.memory_stats(device)
+        return {
+            "free_bytes": free_bytes,
+            "total_bytes": total_bytes,
+            "allocated_bytes": stats.get("allocated_bytes.all.current", 0),
+            "allocated_peak_bytes": stats.get("allocated_bytes.all.peak", 0),
+            "reserved_bytes": stats.get("reserved_bytes.all.current", 0),
+            "reserved_peak_bytes": stats.get("reserved_bytes.all.peak", 0),
+            "pinned_bytes": pinned_bytes(),
+            "machine": machine_status(),
+        }
+
+    def moment(self, name: str, **more: Any) -> None:
+        """Reads and writes."""
+        self.record.moment(name, **self.read(), **more)
+
+    def terms(self) -> dict[str, Any]:
+        """The engine's own numbers, as far as it has come."""
+        found: dict[str, Any] = {}
+        for name, attributes in TERMS.items():
+            value = next((getattr(self.worker, a, None) for a in attributes), None)
+            if value is not None:
+                found[name] = int(value)
+        runner = getattr(self.worker, "model_runner", None)
+        weights = getattr(runner, "model_memory_usage", None)
+        if weights:
+            found["weights_bytes"] = int(weights)
+        if getattr(self.worker, "init_snapshot", None) is not None:
+            found["start"] = numbers(self.worker.init_snapshot)
+        if self.profiling is not None:
+            found["profiling"] = numbers(self.profiling)
+            for name in ("before_create", "before_profile", "after_profile"):
+                found["profiling"][name] = numbers(getattr(self.profiling, name, None))
+        return found
+
+    def observe_out_of_memory(self) -> None:
+        """Notes how much was asked for, and how much was free, when PyTorch gives up."""
+        import torch
+
+        attach = getattr(torch._C, "_cuda_attach_out_of_memory_observer", None)  # noqa: SLF001
+        if attach is None:
+            return
+
+        def observe(device: int, asked: int, _limit: int, free: int) -> None:
+            self.out_of_memory = {"device": device, "asked_bytes": asked, "free_bytes": free}
+            with suppress(Exception):
+                self.moment("out of memory")
+
+        attach(observe)
+
+    def fail(self, where: str, error: BaseException) -> None:
+        """Writes what ended the start, with the numbers of that moment."""
+        facts = {"out_of_memory": self.out_of_memory} if self.out_of_memory else {}
+        with suppress(Exception):
+            self.record.tell(**self.terms())
+        self.record.fail(where, error, **facts)
+
+    def caches(self) -> dict[str, Any]:
+        """The KV cache: bytes of the storages that were allocated for it."""
+        runner = self.worker.model_runner
+        storages = {}
+        for tensor in tensors_of(getattr(runner, "kv_caches", [])):
+            storage = tensor.untyped_storage()
+            if tensor.is_cuda:
+                storages[storage.data_ptr()] = storage.nbytes()
+        return {"kv_cache_bytes": sum(storages.values()), "kv_caches_count": len(storages)}
+
+    def pools(self) -> dict[str, int] | None:
+        """What is in PyTorch's private pools, which CUDA graphs keep for themselves."""
+        import torch
+
+        with suppress(Exception):
+            segments = [
+                segment
+                for segment in torch.cuda.memory_snapshot()
+                if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
+                and segment["device"] == self.worker.device.index
+            ]
+            return {
+                "reserved_bytes": sum(segment["total_size"] for segment in segments),
+                "allocated_bytes": sum(segment["allocated_size"] for segment in segments),
+            }
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What only the worker knows of its configuration."""
+        runner = self.worker.model_runner
+        found: dict[str, Any] = {
+            "model_runner": "V2" if type(runner).__module__.endswith("gpu.model_runner") else "V1"
+        }
+        with suppress(Exception):
+            layers = self.worker.vllm_config.compilation_config.static_forward_context.values()
+            names = [
+                layer.get_attn_backend().get_name()
+                for layer in layers
+                if hasattr(layer, "get_attn_backend")
+            ]
+            if names:
+                found["attention_backend"] = ", ".join(dict.fromkeys(names))
+        return found
+
+
+def numbers(value: Any) -> dict[str, Any]:
+    """The plain numbers among an object's attributes."""
+    return {
+        key: each
+        for key, each in vars(value or object).items()
+        if isinstance(each, (int, float)) and not key.startswith("_")
+    }
+
+
+def tensors_of(value: Any) -> list[Any]:
+    """Every tensor in nested lists and dicts: a KV cache may be several tensors a layer."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in tensors_of(item)]
+    return [value] if hasattr(value, "untyped_storage") else []
+
+
+def pinned_bytes() -> int | None:
+    """Host memory that PyTorch holds pinned; None where this PyTorch does not count it."""
+    import torch
+
+    with suppress(Exception):
+        stats = torch.cuda.host_memory_stats()
+        return int(stats.get("allocated_bytes.current", 0))
+    return None
+
+
+def wrap(owner: Any, name: str, around: Any) -> None:
+    """Replaces `owner.name` by ``around(original, *args, **kwargs)``; once, and only if there."""
+    original = getattr(owner, name, None)
+    if original is None or getattr(original, "memacct_dryrun", False):
+        return
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    wrapper.memacct_dryrun = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapper)

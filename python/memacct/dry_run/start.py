@@ -1,0 +1,84 @@
+"""Runs one request: a simulated machine, the real engine on it, the answer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memacct.sim import SimulatedGpu
+from memacct.sim._tenant import control_path
+
+from .assemble import answer
+from .engine_process import EngineProcess, engine_environ
+from .machine import machine_settings
+from .model_folder import make_folder
+from .neighbours import start_neighbours
+from .refusals import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .request import Request
+    from .result import DryRun
+
+LIMIT_S = 600.0
+CONTEXT_BYTES = 400 << 20
+
+
+def run(
+    request: Request,
+    *,
+    limit_s: float = LIMIT_S,
+    say: Callable[[str], None] = lambda _: None,
+) -> DryRun:
+    """Starts the engine of `request` on its machine and tells how that went.
+
+    Args:
+        request: what is asked.
+        limit_s: after this many seconds the engine is ended.
+        say: called with a line for people about what goes on.
+
+    Raises:
+        ConfigError: the model is none, or the engine refuses what it was given.
+        EngineError: the engine hangs, crashes, or ends otherwise; its log is kept then.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="memacct-dryrun-"))
+    keep = False
+    try:
+        return _run(request, folder, limit_s, say)
+    except EngineError:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(request: Request, folder: Path, limit_s: float, say: Callable[[str], None]) -> DryRun:
+    made = make_folder(request.model, request.arguments, folder)
+    line = ("--model", str(made.folder), *request.arguments, *made.options)
+    machine = request.machine
+    with ExitStack() as stack:
+        context_bytes = CONTEXT_BYTES
+        settings = {**machine_settings(machine), "context_bytes": context_bytes}
+        gpu = stack.enter_context(SimulatedGpu(**settings))
+        neighbours = start_neighbours(gpu, machine)
+        say(f"starting vLLM on {machine.title}")
+        environ = gpu.environ(runtime=True, python=request.python)
+        outcome = EngineProcess(
+            python=request.python,
+            line=line,
+            environ=engine_environ(environ, request.environ, folder, control_path()),
+            folder=folder,
+        ).run(limit_s)
+        return answer(
+            request,
+            outcome,
+            context_bytes=context_bytes,
+            neighbours=[one.pid for one in neighbours],
+            checkpoint_bytes=made.checkpoint_bytes,
+            notes=made.notes,
+        )
