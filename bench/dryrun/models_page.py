@@ -9,14 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models_cases import CASES, EAGER, LENGTH
-from models_reasons import reason
-from models_results import read_results
+from .models_cases import CASES, EAGER, LENGTH
+from .models_reasons import reason
+from .models_results import read_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from models_cases import Case
+    from .models_cases import Case
 
 PAGE = Path(__file__).parents[2] / "docs" / "dryrun-models.md"
 GIB = 1 << 30

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from models_cases import Case
+    from .models_cases import Case
 
 # By what the engine says; the first that matches. Nothing here decides what starts.
 REASONS = (

@@ -1,6 +1,6 @@
 """Which models and modes start in a dry run: each case once, what came of it into a file.
 
-    bench/dryrun/models_start.py [--save] [--only PATTERN] [--again PATTERN] [--limit-s 300]
+    python -m bench.dryrun.models_start [--save] [--only PATTERN] [--again PATTERN] [--limit-s 300]
 
 Resumable: a case that is in the file, with the same vLLM and the same memacct, is not run again
 unless --again matches it. docs/dryrun-models.md is written from the file (models_page.py).
@@ -18,16 +18,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models_cases import CASES
-from models_cut import write_model
-from models_results import RESULTS, read_results
-
 import memacct
 
-if TYPE_CHECKING:
-    from models_cases import Case
+from .models_cases import CASES
+from .models_cut import write_model
+from .models_results import RESULTS, read_results
 
+if TYPE_CHECKING:
     from memacct.dry_run.result import DryRun
+
+    from .models_cases import Case
 
 # Of an error: long enough to be found again, short enough for a table.
 ERROR_CHARS = 300

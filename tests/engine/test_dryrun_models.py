@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models_cut import write_model
+from bench.dryrun.models_cut import write_model
 
 from memacct._units import GIB
 from memacct.demo.engine import EngineOptions
