@@ -1,0 +1,179 @@
+"""Makes a start on the simulated GPU quick, without changing a byte that it takes of the device.
+
+Runs in the engine's own Python, imports nothing of memacct, and is to be applied before vLLM is
+imported, in every process of the engine. Each patch looks for what it changes: where a version of
+vLLM, torch or Triton lacks it, the start goes on, only slower.
+
+MEMACCT_DRYRUN_QUICK=0 leaves all of it out; a list of names ("triton,save") takes only those.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.machinery
+import os
+import sys
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
+
+SWITCH = "MEMACCT_DRYRUN_QUICK"
+FOLDER = "MEMACCT_DRYRUN_FOLDER"
+# Objects between collections while modules are imported; Python's own numbers come back then.
+IMPORTING = (100_000, 50, 1000)
+
+
+class AfterImport(MetaPathFinder):
+    """Calls a patch right after a module has run, before others take names out of it."""
+
+    def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
+        self.patches = patches
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The module's usual spec, with a loader that patches; None for all other modules."""
+        patch = self.patches.get(fullname)
+        if patch is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_patch(module: ModuleType) -> None:
+            run(module)
+            patch(module)
+
+        spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
+        return spec
+
+
+def inspect_here(registry: Any) -> None:
+    """Looks at the model's class in this process; vLLM starts another one for it.
+
+    It does so lest the look initialises CUDA here, which a process that goes on to fork must not
+    do. Dry runs spawn.
+    """
+    if hasattr(registry, "_run_in_subprocess"):
+        registry._run_in_subprocess = lambda function: function()  # noqa: SLF001
+
+
+def save_nothing(decorators: Any) -> None:
+    """Leaves out that the compiled model is written to vLLM's cache."""
+    original = getattr(decorators, "_support_torch_compile", None)
+    if original is None:
+        return
+
+    def without_saving(cls: Any, *args: Any, **keywords: Any) -> Any:
+        cls = original(cls, *args, **keywords)
+        if hasattr(cls, "save_aot_compiled_function"):
+            cls.save_aot_compiled_function = lambda _self: None
+        return cls
+
+    decorators._support_torch_compile = without_saving  # noqa: SLF001
+
+
+def no_sources(package: Any) -> None:
+    """Does not look up the traced functions' source, which is only saved with the above."""
+    info = getattr(package, "SourceInfo", None)
+    if info is not None and hasattr(info, "add_code"):
+        info.add_code = lambda _self, _code: None
+
+
+def freeze_imports(gpu_worker: Any) -> None:
+    """Keeps what was imported out of the many collections of a start.
+
+    The engine collects garbage before it looks at memory. What exists before the device is
+    initialised holds none of its memory, so leaving it out changes no reading.
+    """
+    worker = getattr(gpu_worker, "Worker", None)
+    original = getattr(worker, "init_device", None)
+    if worker is None or original is None:
+        return
+
+    def init_device(self: Any, *args: Any, **keywords: Any) -> Any:
+        gc.freeze()
+        gc.set_threshold(*_usual_threshold)
+        return original(self, *args, **keywords)
+
+    worker.init_device = init_device
+
+
+def no_thaw(gc_utils: Any) -> None:
+    """Captures graphs with collections off, as vLLM does, without thawing the imports after it."""
+    original = getattr(gc_utils, "freeze_gc_for_cudagraph_capture", None)
+    if original is None:
+        return
+
+    @contextmanager
+    def paused() -> Iterator[None]:
+        if os.environ.get("VLLM_ENABLE_CUDAGRAPH_GC", "0") != "0":
+            with original():
+                yield
+            return
+        was_enabled = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.collect()
+            if was_enabled:
+                gc.enable()
+
+    gc_utils.freeze_gc_for_cudagraph_capture = paused
+
+
+def stop_before_machine_code(compiler: Any) -> None:
+    """Has Triton make no machine code; see memacct_quick_triton."""
+    importlib.import_module("memacct_quick_triton").stop_before_machine_code(compiler)
+
+
+PATCHES: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "inspect": ("vllm.model_executor.models.registry", inspect_here),
+    "triton": ("triton.backends.nvidia.compiler", stop_before_machine_code),
+    "save": ("vllm.compilation.decorators", save_nothing),
+    "sources": ("torch._dynamo.package", no_sources),
+    "freeze": ("vllm.v1.worker.gpu_worker", freeze_imports),
+    "thaw": ("vllm.utils.gc_utils", no_thaw),
+}
+_usual_threshold = gc.get_threshold()
+
+
+def apply() -> tuple[str, ...]:
+    """Makes this process's start quick; returns the names of what was asked for."""
+    chosen = os.environ.get(SWITCH, "1")
+    names = tuple(PATCHES) if chosen == "1" else tuple(n for n in chosen.split(",") if n in PATCHES)
+    own_caches(names)
+    if not names:
+        return ()
+    late = [PATCHES[n] for n in names if PATCHES[n][0] in sys.modules]
+    for module, patch in late:
+        patch(sys.modules[module])
+    sys.meta_path.insert(0, AfterImport(dict(PATCHES[n] for n in names)))
+    if "freeze" in names:
+        gc.set_threshold(*IMPORTING)
+    return names
+
+
+def own_caches(names: Sequence[str]) -> None:
+    """Sets where compilers keep what they made: never where real starts look.
+
+    A kernel without machine code in the user's own Triton cache would break the next start on a
+    GPU. Ours is kept between dry runs; what the engine and inductor keep goes with the run.
+    """
+    run = os.environ.get(FOLDER)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    ours = Path(cache) / "memacct" / "dryrun"
+    place = Path(run) / "cache" if run else ours
+    kept = ours / "triton-1" if "triton" in names else place / "triton"
+    os.environ["TRITON_CACHE_DIR"] = str(kept)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / "inductor")
+    os.environ["VLLM_CACHE_ROOT"] = str(place / "vllm")
