@@ -44,7 +44,9 @@ def main() -> int:
         with record.phase("import"):
             record.tell(notes=prepare())
             parser_module = first_module(
-                "vllm.entrypoints.common.cli_args", "vllm.entrypoints.openai.cli_args"
+                "vllm.entrypoints.common.cli_args",
+                "vllm.entrypoints.launchers.cli_args",  # 0.30 and 0.31
+                "vllm.entrypoints.openai.cli_args",
             )
         where = "arguments"
         with record.phase("arguments"):
