@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memacct.dry_run.start import run
-
 from memacct._errors import MemacctError
 from memacct.dry_run.machine import machine
 from memacct.dry_run.request import Machine, Request
+from memacct.dry_run.start import run
 
 from .cases import GIB, Case
 
