@@ -65,22 +65,6 @@ MEMACCT_SIM_EXPORT Result cuModuleGetFunction(void** function, Module*, char con
   *function = new std::string(name);
   return kCudaSuccess;
 }
-MEMACCT_SIM_EXPORT Result cuLibraryLoadData(void** library, void const*, int*, void**, unsigned,
-                                            int*, void**, unsigned) {
-  DRIVER_ENTRY();
-  *library = new char{};
-  return kCudaSuccess;
-}
-MEMACCT_SIM_EXPORT Result cuLibraryGetKernel(void** kernel, void*, char const* name) {
-  DRIVER_ENTRY();
-  *kernel = new std::string(name);
-  return kCudaSuccess;
-}
-MEMACCT_SIM_EXPORT Result cuKernelGetFunction(void** function, void* kernel) {
-  DRIVER_ENTRY();
-  *function = kernel;
-  return kCudaSuccess;
-}
 
 // ---- kernels
 

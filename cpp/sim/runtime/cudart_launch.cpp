@@ -6,10 +6,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "cudart_common.hpp"
+#include "fatbin.hpp"
 #include "kernels.hpp"
 
 using namespace memacct::sim;
@@ -54,6 +56,11 @@ int current_attribute(cudaDeviceAttr attribute) {
   return device_attribute(attribute, physical_index(runtime_device()));
 }
 
+std::optional<Code> current_code(void const* function) {
+  return code_for(function, 10 * current_attribute(cudaDevAttrComputeCapabilityMajor) +
+                                current_attribute(cudaDevAttrComputeCapabilityMinor));
+}
+
 void log_launch(void const* function) {
   auto& registry = Registry::get();
   std::lock_guard const guard{registry.mutex};
@@ -63,6 +70,7 @@ void log_launch(void const* function) {
 
 cudaError_t launched(void const* function, void** args, cudaStream_t stream) {
   NEED_CONTEXT();
+  if (!current_code(function)) return set_error(cudaErrorNoKernelImageForDevice);
   if (Status const status = kernel_needed(context, function); status != Status::Ok)
     return to_error(status);
   add_count(Counter::Launches);
@@ -78,16 +86,17 @@ cudaError_t launched(void const* function, void** args, cudaStream_t stream) {
 
 // ---- registration
 
-MEMACCT_SIM_EXPORT void** __cudaRegisterFatBinary(void*) {
-  static void* handle = nullptr;
-  return &handle;
+MEMACCT_SIM_EXPORT void** __cudaRegisterFatBinary(void* wrapper) {
+  return reinterpret_cast<void**>(fat_binary(wrapper));
 }
 MEMACCT_SIM_EXPORT void __cudaRegisterFatBinaryEnd(void**) {}
 MEMACCT_SIM_EXPORT void __cudaUnregisterFatBinary(void**) {}
 MEMACCT_SIM_EXPORT char __cudaInitModule(void**) { return 0; }
 
-MEMACCT_SIM_EXPORT void __cudaRegisterFunction(void**, const char* host, char*, const char* name,
-                                               int, void*, void*, void*, void*, int*) {
+MEMACCT_SIM_EXPORT void __cudaRegisterFunction(void** binary, const char* host, char*,
+                                               const char* name, int, void*, void*, void*, void*,
+                                               int*) {
+  function_of(reinterpret_cast<FatBinary*>(binary), host);
   kernel_registered(host, name);
   if (!want_kernel_names()) return;
   Registry& r = Registry::get();
@@ -165,15 +174,15 @@ MEMACCT_SIM_EXPORT cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaSt
   return cudaSuccess;
 }
 
-MEMACCT_SIM_EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void*) {
+MEMACCT_SIM_EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* func) {
   NEED_CONTEXT();
+  auto const code = current_code(func);
+  if (!code) return set_error(cudaErrorNoKernelImageForDevice);
   memset(a, 0, sizeof *a);
   a->maxThreadsPerBlock = 1024;
   a->numRegs = 32;
-  int const capability = 10 * current_attribute(cudaDevAttrComputeCapabilityMajor) +
-                         current_attribute(cudaDevAttrComputeCapabilityMinor);
-  a->ptxVersion = capability;
-  a->binaryVersion = capability;
+  a->ptxVersion = code->ptx;
+  a->binaryVersion = code->binary;
   a->maxDynamicSharedSizeBytes = current_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return cudaSuccess;
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .host import Sampler
+from .toolkit import make_toolkit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,6 +170,7 @@ def engine_environ(
         "VLLM_LOGGING_LEVEL": "INFO",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        **make_toolkit(folder),
     }
     environ |= dict(own)
     if "VLLM_PLUGINS" in environ:  # a list of those that may be loaded

@@ -180,7 +180,7 @@ def _libraries(wheels: _Wheels) -> tuple[_Library, ...]:
     return (
         _Library(
             name=f"libcudart.so.{cuda}",
-            sources=(*(f"cudart_{part}.cpp" for part in parts), "kernels.cpp"),
+            sources=(*(f"cudart_{part}.cpp" for part in parts), "fatbin.cpp", "kernels.cpp"),
             like=wheels.runtime / "lib" / f"libcudart.so.{cuda}",
             other_names=wheels.bundled,
         ),

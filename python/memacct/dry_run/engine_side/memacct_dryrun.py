@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import importlib.util
 import json
 import os
 import signal
@@ -79,7 +78,8 @@ def prepare() -> list[str]:
     """Imports the engine, and hooks it; returns what is assumed, for people."""
     notes = []
     sampler = "VLLM_USE_FLASHINFER_SAMPLER"
-    if importlib.util.find_spec("flashinfer") is None and sampler not in os.environ:
+    flashinfer = importlib.import_module("memacct_flashinfer").apply()
+    if not flashinfer and sampler not in os.environ:
         os.environ[sampler] = "0"
         notes.append("FlashInfer is not installed with this vLLM: sampled without it")
     import vllm  # noqa: F401

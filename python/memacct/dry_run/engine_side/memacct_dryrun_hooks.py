@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 import memacct_dryrun_core as core_side
+import memacct_flashinfer
 from memacct_dryrun_files import FOLDER, Record, machine_status
 from memacct_dryrun_worker import Watched, wrap
 
@@ -24,6 +25,7 @@ def register() -> None:
     """The plugin: hooks what this process has imported. Cheap where it is neither kind."""
     if not os.environ.get(FOLDER):
         return
+    memacct_flashinfer.apply()
     # A process that only inspects a model has not imported these, and shall not.
     for name in WRAPPER_MODULES:
         if name in sys.modules:
