@@ -1,0 +1,321 @@
+"""Carries out PyTorch's operators on small tensors of the simulated GPU, so that sizes are right.
+
+Kernels of the simulated GPU do nothing, but engines size tensors by their results: LoRA asks
+`torch.unique` how many adapters a batch has, samplers and routers index by what was sorted.
+
+Here, and not in the simulated runtime, because a kernel is known there only by its mangled name
+and the layout of its arguments, which change with every torch, and `nonzero` or `unique` are many
+kernels of CUB each; an operator and its schema stay the same. So the kernel that an operator has
+for CUDA is wrapped (`torch.library`): it runs as it is, hence allocates what it always does, and
+is asked nothing; then the CPU's kernel writes the result where the device's would have, because
+the simulated device's memory is memory of this process. Operators whose result has as many
+elements as its data say (`nonzero`, `unique`) are done on the CPU at once, as the device's would
+allocate by a count that nobody counted. A mode (`TorchDispatchMode`) would see every operator,
+cost each some microseconds, be off in other threads, and keep Dynamo from compiling.
+
+New small tensors of integers are zero: what Triton's or an engine's own kernels leave there is
+then a valid token, index and size, and the same at every start.
+
+Left alone: tensors of more than `LIMIT_COUNT` elements, whatever is captured into a CUDA graph,
+what the CPU refuses (an index that was never computed). torch before 2.9 does not hand out the
+kernel that is to be wrapped: only operators of the second kind are carried out there.
+
+Run by the engine's own Python; imports nothing of memacct.
+"""
+
+# ruff: noqa: SLF001 (a kernel is found and wrapped by torch's own tools, which are private)
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Kernel = Callable[..., Any]
+
+#: Elements of the largest tensor that is looked at: from 32,768 on the CPU's kernels use several
+#: threads, which take longer to wake than to work.
+LIMIT_COUNT = (1 << 15) - 1
+#: The same where the result's size depends on the data.
+LIMIT_SIZED_COUNT = 1 << 20
+#: Elements that a wrong count may ask for.
+_LIMIT_RESULT_COUNT = 1 << 24
+
+#: Operators whose result has the size that its arguments say; with their in-place forms.
+VALUES = """
+    abs add all amax amin aminmax any arange argmax argmin argsort bitwise_and bitwise_left_shift
+    bitwise_not bitwise_or bitwise_right_shift bitwise_xor bucketize cat ceil clamp clamp_max
+    clamp_min copy cumprod cumsum div eq equal eye fill flip floor floor_divide fmod gather ge gt
+    index index_add index_copy index_fill _index_put_impl index_select isin kthvalue le linspace
+    logical_and logical_not logical_or logical_xor lt masked_fill masked_scatter max maximum mean
+    min minimum mul ne neg pow prod put reciprocal remainder roll round rsub scatter scatter_add
+    scatter_reduce searchsorted sign sort sqrt sub sum take topk tril tril_indices triu
+    triu_indices trunc where zero _cummax_helper _cummin_helper __lshift__ __rshift__ __ilshift__
+    __irshift__
+    """.split()  # noqa: SIM905
+
+#: Operators whose result has the size that its data say.
+SIZED = """
+    bincount masked_select nonzero repeat_interleave unique_consecutive unique_dim
+    unique_dim_consecutive _unique _unique2
+    """.split()  # noqa: SIM905
+
+#: Called by torch itself with a number on the device, which cannot be handed to Python.
+_NOT_WRAPPED = frozenset({
+    "aten::pow.Tensor_Tensor_out", "aten::isin.Tensor_Tensor_out", "aten::searchsorted.Tensor_out",
+    "aten::bucketize.Tensor_out",
+})  # fmt: skip
+#: Would call `searchsorted` so; hence done on the CPU at once.
+_SCALARS = frozenset({"aten::searchsorted.Scalar", "aten::bucketize.Scalar"})
+
+_CPU = torch.device("cpu")
+_KINDS = frozenset({"cpu", "cuda"})
+_DTYPES = frozenset({
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.uint16, torch.uint32, torch.uint64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+})  # fmt: skip
+_NUMBERS = frozenset({bool, int, float})
+#: The CPU refuses indices out of range, kinds of numbers that it cannot work with, ...
+_REFUSALS = (RuntimeError, LookupError, ValueError, TypeError, NotImplementedError)
+_WHOLE = frozenset(dtype for dtype in _DTYPES if not dtype.is_floating_point)
+
+#: How often each operator was carried out, and how often the CPU refused.
+done_count: dict[str, int] = {}
+refused_count: dict[str, int] = {}
+
+_libraries: list[torch.library.Library] = []
+
+
+def apply() -> int:
+    """Wraps the operators of this process; returns how many, 0 where there is no simulated GPU."""
+    if _libraries:
+        return 0
+    if "MEMACCT_SIM_MACHINE" not in os.environ:
+        return 0
+    if "libmemacct_sim_core" not in Path("/proc/self/maps").read_text():
+        return 0
+    _libraries.append(torch.library.Library("aten", "IMPL"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel is replaced
+        count = sum(_wrap(op, _sized) for op in _overloads(SIZED) if not op._schema.is_mutable)
+        if hasattr(torch.library, "get_kernel"):
+            names = [*VALUES, *(f"{name}_" for name in VALUES)]
+            for op in _overloads(names):
+                count += _wrap(op, _sized if op.name() in _SCALARS else _valued)
+            count += _wrap(torch.ops.aten.empty.memory_format, _emptied)
+            count += _wrap(torch.ops.aten.empty_strided.default, _emptied)
+    return count
+
+
+def _overloads(names: Iterable[str]) -> Iterator[Any]:
+    """The operators of these names that have a kernel for CUDA; `copy_` has one for all devices."""
+    for name in names:
+        packet = getattr(torch.ops.aten, name, None)
+        for overload in packet.overloads() if packet is not None else ():
+            op = getattr(packet, overload)
+            if op.name() not in _NOT_WRAPPED and _has_kernel(op.name()):
+                yield op
+
+
+def _has_kernel(name: str) -> bool:
+    """Whether there is a kernel; some operators are TorchScript's alone."""
+    if not torch._C._dispatch_has_kernel(name):
+        return False
+    return name == "aten::copy_" or bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
+    )
+
+
+def _wrap(op: Any, make: Callable[[Any, Kernel], Kernel]) -> int:
+    """Puts `make`'s kernel in the place of the operator's for CUDA."""
+    if hasattr(torch.library, "get_kernel"):
+        kernel = torch.library.get_kernel(op.name(), "CUDA").call_boxed
+    else:
+        kernel = _on_cpu_kernel(op)
+    wrapped = make(op, kernel)
+    _hide_from_dynamo(wrapped)
+    _libraries[0].impl(op.name().removeprefix("aten::"), wrapped, "CUDA", with_keyset=True)
+    return 1
+
+
+def _hide_from_dynamo(function: Any) -> None:
+    """What is called between two compiled graphs is looked at by Dynamo, but for such code."""
+    try:
+        from torch._C._dynamo import eval_frame
+
+        skip = eval_frame._FrameAction.SKIP
+        strategy = eval_frame._FrameExecStrategy(skip, skip)
+        eval_frame.set_code_exec_strategy(function.__code__, strategy)
+    except (ImportError, AttributeError):
+        pass  # it costs time, no more
+
+
+def _on_cpu_kernel(op: Any) -> Kernel:
+    """The operator by way of the CPU, for a torch that does not hand out the device's kernel."""
+
+    def call(_keyset: Any, *args: Any, **kwargs: Any) -> Any:
+        return _to_device(op(*_on_host(args), **_on_host(kwargs)), _device_of(args))
+
+    return call
+
+
+def _valued(op: Any, kernel: Kernel) -> Kernel:
+    """A kernel that does what the device's does, and then writes the CPU's result over it."""
+    name = op.name()
+    is_copy = name == "aten::copy_"
+    places = [
+        place
+        for place, argument in enumerate(op._schema.arguments)
+        if isinstance(argument.type, torch.TensorType)
+    ]
+    writes_arguments = op._schema.is_mutable
+
+    def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
+        for place in places:
+            # The dispatcher hands `x + 1` over as a tensor and a number; takes two tensors.
+            if place < len(args) and type(args[place]) in _NUMBERS:
+                args = (*args[:place], _tensor_of(args[place], args), *args[place + 1 :])
+        small = _are_small(args, LIMIT_COUNT) and _are_small(kwargs.values(), LIMIT_COUNT)
+        result = kernel(keyset, *args, **kwargs)
+        if not small or (is_copy and _is_plain_copy(*args)) or not _is_small(result, LIMIT_COUNT):
+            return result
+        if torch._C._cuda_isCurrentStreamCapturing():
+            return result
+        try:
+            host = op(*_on_host(args), **_on_host(kwargs))
+            if not writes_arguments:
+                _write(result, host)
+            done_count[name] = done_count.get(name, 0) + 1
+        except _REFUSALS:
+            refused_count[name] = refused_count.get(name, 0) + 1
+        return result
+
+    return call
+
+
+def _sized(op: Any, kernel: Kernel) -> Kernel:
+    """A kernel that has the CPU find the result, and its size."""
+    name = op.name()
+
+    def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
+        small = _are_small(args, LIMIT_SIZED_COUNT) and _is_sane(name, args)
+        if not small or torch._C._cuda_isCurrentStreamCapturing():
+            return kernel(keyset, *args, **kwargs)
+        try:
+            result = _to_device(op(*_on_host(args), **_on_host(kwargs)), _device_of(args))
+        except _REFUSALS:
+            refused_count[name] = refused_count.get(name, 0) + 1
+            return kernel(keyset, *args, **kwargs)
+        done_count[name] = done_count.get(name, 0) + 1
+        return result
+
+    return call
+
+
+def _emptied(_op: Any, kernel: Kernel) -> Kernel:
+    """A kernel whose new tensor is zero, if it is small and of integers."""
+
+    def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
+        result = kernel(keyset, *args, **kwargs)
+        if result.dtype in _WHOLE and 0 < result.numel() <= LIMIT_COUNT:
+            ctypes.memset(result.data_ptr(), 0, result.untyped_storage().nbytes())
+        return result
+
+    return call
+
+
+def _is_sane(name: str, args: Any) -> bool:
+    """Whether the counts among the arguments are not what a kernel left uncounted."""
+    if name not in {"aten::bincount", "aten::repeat_interleave.Tensor"} or not args[0].numel():
+        return True
+    counts = _on_host(args[0])
+    largest = counts.max() if name == "aten::bincount" else counts.clamp(min=0).sum()
+    return int(largest) <= _LIMIT_RESULT_COUNT
+
+
+def _is_plain_copy(target: Any, source: Any, _non_blocking: bool = False) -> bool:
+    """Whether the runtime's copy of bytes is all of it."""
+    return (
+        bool(target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous())
+        and target.size() == source.size()
+    )
+
+
+def _are_small(values: Iterable[Any], limit_count: int) -> bool:
+    return all(_is_small(value, limit_count) for value in values)
+
+
+def _is_small(value: Any, limit_count: int) -> bool:
+    """Whether a value holds no tensor that is large or of a kind that the CPU does not know."""
+    if isinstance(value, torch.Tensor):
+        return (
+            value.numel() <= limit_count
+            and value.dtype in _DTYPES
+            and value.device.type in _KINDS
+            and value.layout == torch.strided
+        )
+    return not isinstance(value, (list, tuple)) or _are_small(value, limit_count)
+
+
+def _tensor_of(number: float, args: Any) -> Any:
+    """The tensor that stands for a number beside these arguments, and promotes them like it."""
+    beside = [value for value in args if isinstance(value, torch.Tensor)]
+    dtype = torch.result_type(beside[-1], number) if beside else None
+    if isinstance(number, int) and dtype is not None and not dtype.is_floating_point:
+        info = torch.iinfo(dtype) if dtype != torch.bool else None
+        if info is not None and not info.min <= number <= info.max:
+            dtype = torch.int64
+    return torch.scalar_tensor(number, dtype=dtype, device=_CPU)
+
+
+def _on_host(value: Any) -> Any:
+    """The same arguments for the CPU: tensors that are the same memory."""
+    if isinstance(value, torch.Tensor):
+        return _alias(value) if value.is_cuda else value
+    if isinstance(value, torch.device):
+        return _CPU
+    if isinstance(value, dict):
+        return {key: _on_host(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_on_host(each) for each in value]
+    return value
+
+
+def _alias(tensor: Any) -> Any:
+    """A CPU's tensor in the memory of the simulated device's."""
+    storage = tensor.untyped_storage()
+    memory = torch._C._construct_storage_from_data_pointer(
+        storage.data_ptr(), _CPU, storage.nbytes()
+    )
+    empty = torch.empty(0, dtype=tensor.dtype, device=_CPU)
+    return empty.set_(memory, tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def _write(result: Any, host: Any) -> None:
+    """Puts the CPU's result into the device's."""
+    if isinstance(result, torch.Tensor):
+        _alias(result).copy_(host)
+    elif isinstance(result, (list, tuple)):
+        for each, value in zip(result, host):  # noqa: B905 (one operator's, alike)
+            _write(each, value)
+
+
+def _to_device(host: Any, device: torch.device) -> Any:
+    """New tensors of the device with the CPU's results."""
+    if isinstance(host, torch.Tensor):
+        new = torch.empty_strided(host.size(), host.stride(), dtype=host.dtype, device=device)
+        _write(new, host)
+        return new
+    return tuple(_to_device(each, device) for each in host)
+
+
+def _device_of(args: Any) -> torch.device:
+    return next(value.device for value in args if isinstance(value, torch.Tensor))
