@@ -40,6 +40,8 @@ def complete(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     if not _has(folder, _TOKENIZERS):
         _write_tokenizer(folder, config, kit)
         notes.append("the tokenizer is made up: only its special tokens are the model's")
+    if several:
+        notes.append("the encoder's convolutions do without cuDNN: its workspace is not counted")
     return tuple(notes)
 
 

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 import memacct_dryrun_core as core_side
+import memacct_dryrun_made_up as made_up
 import memacct_flashinfer
 from memacct_dryrun_files import FOLDER, Record, machine_status
 from memacct_dryrun_worker import Watched, wrap
@@ -64,6 +65,7 @@ def _around_init_device(original: Any, wrapper: Any, *args: Any, **kwargs: Any) 
     record.moment("begin", machine=machine_status())
     watched = Watched(worker, record)
     _watch_profiling(watched)
+    made_up.hook_worker_process()
     with record.phase("init device"):
         try:
             result = original(wrapper, *args, **kwargs)
