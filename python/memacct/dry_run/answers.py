@@ -29,13 +29,16 @@ class Answers:
     Attributes:
         run: starts an engine.
         cache: of runs; None: only what this object was asked before is known.
-        costs: what runs are told of libraries' costs; anything that JSON takes.
+        costs: what a run of a request is told of libraries' costs; anything that JSON takes.
+        finish: puts the ranges to exact numbers; what is kept has none, as costs may be known
+            better tomorrow.
         kept: runs of this object.
     """
 
     run: Callable[[Request], DryRun]
     cache: Cache | None = None
-    costs: object = None
+    costs: Callable[[Request], object] = lambda _: None
+    finish: Callable[[DryRun], DryRun] = lambda run: run
     kept: dict[Fingerprint, DryRun] = field(default_factory=dict)
 
     def __call__(self, request: Request, started: bool = False) -> DryRun:
@@ -46,17 +49,17 @@ class Answers:
             started: an answer that was reckoned will not do.
         """
         begin = time.monotonic()
-        key = fingerprint(request, costs=self.costs)
+        key = fingerprint(request, costs=self.costs(request))
         found = self._kept(key, request)
         if found is None and not started:
             found = interpolate(request, self._relatives(key))
         if found is not None:
-            return replace(found, took_s=time.monotonic() - begin)
+            return self.finish(replace(found, took_s=time.monotonic() - begin))
         run = self.run(request)
         self.kept[key] = run
         if self.cache is not None:
             self.cache.put(key, run)
-        return run
+        return self.finish(run)
 
     def _kept(self, key: Fingerprint, request: Request) -> DryRun | None:
         if key in self.kept:
