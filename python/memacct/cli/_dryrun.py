@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from memacct._errors import ConfigError
 from memacct._units import parse_bytes
 from memacct.cli._commands import BAD_NEWS
 
@@ -27,6 +28,16 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
     python: Annotated[
         Path | None, typer.Option(help="The Python whose vLLM is run; default the one on PATH.")
     ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(help="max-model-len, utilization, max-num-seqs, tp or gpu: what still fits."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Cards for a table, such as a100-80,h100,l40s.")
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option(help="Use and keep answers in XDG_CACHE_HOME/memacct/dryrun.")
+    ] = True,
     limit: Annotated[float, typer.Option(help="Seconds after which the engine is ended.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -37,20 +48,34 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
 
     Exit status: 0 it starts; 1 it does not fit; 2 it cannot be told.
     """
+    from memacct.cli._dryrun_search import run_compare, run_fit
     from memacct.dry_run.as_json import to_json
-    from memacct.dry_run.dryrun import dryrun as dry_run
+    from memacct.dry_run.as_json_search import versus_to_json
+    from memacct.dry_run.dryrun import make_answers, make_request
     from memacct.dry_run.text import dryrun_text
+    from memacct.dry_run.text_search import versus_text
+    from memacct.dry_run.versus_plan import versus_plan
 
-    found = dry_run(
+    if fit is not None and compare is not None:
+        raise ConfigError("--fit and --compare are two questions: ask one at a time")
+    request = make_request(
         command,
         gpu=gpu,
         count=count,
         neighbours_bytes=[parse_bytes(each) for each in neighbour or ()],
         python=python,
-        limit_s=limit,
-        say=_say,
     )
-    print(json.dumps(to_json(found), indent=1) if as_json else dryrun_text(found))
+    answers = make_answers(cache=cache, limit_s=limit, say=_say)
+    if fit is not None:
+        run_fit(fit, request, answers, as_json=as_json)
+    if compare is not None:
+        run_compare(compare, request, answers, as_json=as_json)
+    found = answers(request)
+    versus = versus_plan(found)
+    if as_json:
+        print(json.dumps({**to_json(found), "plan": versus_to_json(versus)}, indent=1))
+    else:
+        print(f"{dryrun_text(found)}\n\n{versus_text(versus)}")
     raise typer.Exit(BAD_NEWS if found.verdict == "does not fit" else 0)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 #: Goes up when a reader of the former one would misunderstand.
 SCHEMA = 1
 
+_BESIDES = frozenset({"schema_version", "kind", "plan"})  # not of the dry run itself
 _AMOUNTS = (
     "weights",
     "activation_peak",
@@ -44,7 +45,7 @@ def from_json(data: Mapping[str, Any]) -> DryRun:
     """
     if data["schema_version"] != SCHEMA or data["kind"] != "dryrun":
         raise ValueError(f"schema {data['schema_version']} of {data['kind']!r} is not {SCHEMA}")
-    told = {name: data[name] for name in data if name not in {"schema_version", "kind"}}
+    told = {name: data[name] for name in data if name not in _BESIDES}
     return DryRun(
         **told
         | {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .answers import Answers
+from .cache import Cache, default_folder
 from .command import parse_command
 from .engine_python import about, find_python
 from .machine import machine
@@ -61,6 +63,7 @@ def dryrun(
     count: int = 1,
     neighbours_bytes: Sequence[int] = (),
     python: str | os.PathLike[str] | None = None,
+    cache: bool = True,
     limit_s: float = LIMIT_S,
     say: Callable[[str], None] = lambda _: None,
 ) -> DryRun:
@@ -74,6 +77,8 @@ def dryrun(
         neighbours_bytes: what others hold on every GPU, one process each.
         python: the interpreter whose vLLM is run; default MEMACCT_ENGINE_PYTHON, that of the
             `vllm` on PATH, or this one.
+        cache: answer without a start where an equal request was answered before, or where it can
+            be reckoned exactly from one (docs/dryrun-search.md); and keep this answer.
         limit_s: after this many seconds the engine is ended, and that is an error.
         say: called with a line for people about what goes on.
 
@@ -85,9 +90,26 @@ def dryrun(
         MemacctError: the engine hangs or crashes; the sentence names its log.
 
     Cost:
-        A start of the engine: half a minute to minutes, 1 to 2 GiB of this machine's memory.
+        A start of the engine: half a minute to minutes, 1 to 2 GiB of this machine's memory;
+        below a second from the cache.
     """
     request = make_request(
         command, gpu=gpu, count=count, neighbours_bytes=neighbours_bytes, python=python
     )
-    return run(request, limit_s=limit_s, say=say)
+    return make_answers(cache=cache, limit_s=limit_s, say=say)(request)
+
+
+def make_answers(
+    *, cache: bool, limit_s: float = LIMIT_S, say: Callable[[str], None] = lambda _: None
+) -> Answers:
+    """What answers requests: from the cache if it may, else by starting engines.
+
+    Args:
+        cache: use and fill the folder of answers.
+        limit_s: after this many seconds an engine is ended.
+        say: called with a line for people about what goes on.
+    """
+    return Answers(
+        run=lambda request: run(request, limit_s=limit_s, say=say),
+        cache=Cache(folder=default_folder()) if cache else None,
+    )

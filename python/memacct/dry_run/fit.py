@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from memacct._errors import MemacctError
+from memacct._errors import ConfigError, MemacctError
 from memacct.dry_run import planned
-from memacct.dry_run.goals import Goal, spare_bytes
+from memacct.dry_run.arguments import with_option
+from memacct.dry_run.goals import ENDS, Goal, make_goal, spare_bytes
 from memacct.dry_run.search import Found, Outcome, Try, find_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memacct.dry_run.answers import Ask
-    from memacct.dry_run.request import Request
+    from memacct.dry_run.request import Machine, Request
     from memacct.dry_run.result import DryRun
 
 
@@ -60,6 +61,24 @@ class Fit:
     def request(self) -> Request | None:
         """That of the answer."""
         return None if self.run is None else self.run.request
+
+
+def goal_for(name: str, request: Request, ask: Ask, machine_of: Callable[[str], Machine]) -> Goal:
+    """The goal of that name; a run tells where it ends if neither the config nor a formula does.
+
+    Raises:
+        ConfigError: no such goal.
+        MemacctError: the engine refuses for another reason than memory.
+    """
+    if name not in ENDS:
+        return make_goal(name, request, machine_of)
+    option, setting = ENDS[name]
+    try:
+        return make_goal(name, request, machine_of)
+    except ConfigError:
+        plain = replace(request, arguments=with_option(request.arguments, option, None))
+        limit = ask(plain, False).settings.get(setting)
+        return make_goal(name, request, machine_of, limit if isinstance(limit, int) else None)
 
 
 def fit(goal: Goal, ask: Ask, tell: Callable[[FitTry], None] = lambda _: None) -> Fit:

@@ -24,6 +24,11 @@ GoalName = Literal["max-model-len", "utilization", "max-num-seqs", "tp", "gpu"]
 GOALS: tuple[GoalName, ...] = ("max-model-len", "utilization", "max-num-seqs", "tp", "gpu")
 
 SEQUENCES, PARALLEL = "--max-num-seqs", "--tensor-parallel-size"
+#: Of goals whose end a run tells: the option, and the setting of a run without it.
+ENDS = {
+    "max-model-len": (LENGTH, "max_model_len"),
+    "max-num-seqs": (SEQUENCES, "max_num_batched_tokens"),
+}
 _MOST_CARDS = 8  # of one machine
 _OLDEST = (7, 5)  # the least compute capability that vLLM takes
 _PERCENT = 100
