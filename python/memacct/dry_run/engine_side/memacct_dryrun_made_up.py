@@ -10,6 +10,7 @@ import contextlib
 import importlib
 from typing import Any
 
+import memacct_convolutions
 from memacct_dryrun_worker import wrap
 
 LOADER = "vllm.model_executor.model_loader.dummy_loader"
@@ -28,13 +29,15 @@ def hook_worker_process() -> None:
 
 
 def without_cudnn() -> None:
-    """Convolutions by PyTorch's own kernels: cuDNN is not simulated, and its workspace not known.
+    """Has convolutions done without cuDNN, which is not simulated: answered, or PyTorch's own.
 
-    The buffer of PyTorch's is that of one image laid out in columns; cuDNN's differs by algorithm.
+    Those allocate one image laid out in columns, which cuDNN's do not; the workspace of
+    cuDNN's is not known in either case.
     """
     import torch
 
-    torch.backends.cudnn.enabled = False
+    if not memacct_convolutions.apply():
+        torch.backends.cudnn.enabled = False
 
 
 def _around_load_weights(original: Any, loader: Any, model: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,83 @@
+"""FlashInfer's JIT answered: in a package laid out as FlashInfer's, which would compile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memacct.dry_run.engine_process import ENGINE_SIDE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# As in FlashInfer 0.2 to 0.7: specifications made by gen_*, named elsewhere, built on first use.
+PACKAGE = {
+    "__init__.py": "from .jit import gen_sampling_module\nfrom .sampling import sample\n",
+    "sampling.py": (
+        "from .jit import gen_sampling_module\n"
+        "def sample():\n"
+        "    module = gen_sampling_module().build_and_load()\n"
+        "    return module.plan(1, 2), module.run(3), range(module.count())\n"
+    ),
+    "jit/__init__.py": (
+        "from .core import JitSpec\nfrom .cubin_loader import get_artifact\n"
+        "from .sampling import gen_sampling_module\n"
+    ),
+    "jit/core.py": (
+        "class JitSpec:\n    name = 'x'\n    def build_and_load(self):\n"
+        "        raise RuntimeError('would run nvcc')\n"
+    ),
+    "jit/cubin_loader.py": "def get_artifact(name):\n    raise OSError('would download')\n",
+    "jit/sampling.py": (
+        "from .core import JitSpec\ndef gen_sampling_module():\n    return JitSpec()\n"
+    ),
+}
+PROGRAM = """
+import json, os, sys
+import memacct_flashinfer
+told = {"installed": memacct_flashinfer.apply(), "again": memacct_flashinfer.apply()}
+told["imported"] = "flashinfer" in sys.modules
+if told["installed"]:
+    import flashinfer
+    from flashinfer.jit import JitSpec, get_artifact
+    plan, run, tactics = flashinfer.sample()
+    told |= {"plan": plan[:2], "run": bool(run), "tactics": len(tactics)}
+    told["artifact"] = get_artifact("x").decode()
+    told["spec"] = type(JitSpec().build_and_load()).__name__
+print(json.dumps(told))
+"""
+
+
+def told(folder: Path, *, apply: str = PROGRAM) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", apply],
+        env={"PYTHONPATH": f"{ENGINE_SIDE}:{folder}"},
+        text=True, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    for name, text in PACKAGE.items():
+        path = tmp_path / "flashinfer" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_modules_are_there_at_once_and_do_nothing(package: Path) -> None:
+    assert told(package) == {
+        "installed": True, "again": True, "imported": False,
+        "plan": [0, 0], "run": False, "tactics": 0, "artifact": "", "spec": "Nothing",
+    }  # fmt: skip
+
+
+def test_where_it_is_not_installed_nothing_is_answered(tmp_path: Path) -> None:
+    assert told(tmp_path) == {"installed": False, "again": False, "imported": False}
