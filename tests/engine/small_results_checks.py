@@ -165,7 +165,7 @@ def left_alone() -> None:
     """Large tensors and what is captured are not computed; wrong indices are no error."""
     import memacct_small_results as small
 
-    large = torch.ones(small.LIMIT_COUNT + 1, dtype=torch.int32, device="cuda")
+    large = torch.ones(small.LIMITS[0] + 1, dtype=torch.int32, device="cuda")
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     few = torch.ones(8, dtype=torch.int32, device="cuda")
     few + few

@@ -16,11 +16,12 @@ cost each some microseconds, be off in other threads, and keep Dynamo from compi
 New small tensors of integers are zero: what Triton's or an engine's own kernels leave there is
 then a valid token, index and size, and the same at every start.
 
-Left alone: tensors of more than `LIMIT_COUNT` elements, whatever is captured into a CUDA graph,
+Left alone: tensors of more elements than `LIMITS`, whatever is captured into a CUDA graph,
 what the CPU refuses (an index that was never computed). torch before 2.9 does not hand out the
 kernel that is to be wrapped: only operators of the second kind are carried out there.
 
-Run by the engine's own Python; imports nothing of memacct.
+Run by the engine's own Python; imports nothing of memacct. A dry run applies it in each of the
+engine's processes; `python memacct_small_results.py PROGRAM ...` runs any program with it.
 """
 
 # ruff: noqa: SLF001 (a kernel is found and wrapped by torch's own tools, which are private)
@@ -29,6 +30,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import runpy
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +43,11 @@ if TYPE_CHECKING:
 
     Kernel = Callable[..., Any]
 
-#: Elements of the largest tensor that is looked at: from 32,768 on the CPU's kernels use several
-#: threads, which take longer to wake than to work.
-LIMIT_COUNT = (1 << 15) - 1
+#: Elements of the largest tensor that is looked at, of whole numbers and of others: from 32,768 on
+#: the CPU's kernels use several threads, which take longer to wake than to work.
+LIMITS = (1 << 16, (1 << 15) - 1)
 #: The same where the result's size depends on the data.
-LIMIT_SIZED_COUNT = 1 << 20
+SIZED_LIMITS = (1 << 20, 1 << 20)
 #: Elements that a wrong count may ask for.
 _LIMIT_RESULT_COUNT = 1 << 24
 
@@ -183,9 +186,9 @@ def _valued(op: Any, kernel: Kernel) -> Kernel:
             # The dispatcher hands `x + 1` over as a tensor and a number; takes two tensors.
             if place < len(args) and type(args[place]) in _NUMBERS:
                 args = (*args[:place], _tensor_of(args[place], args), *args[place + 1 :])
-        small = _are_small(args, LIMIT_COUNT) and _are_small(kwargs.values(), LIMIT_COUNT)
+        small = _are_small(args, LIMITS) and _are_small(kwargs.values(), LIMITS)
         result = kernel(keyset, *args, **kwargs)
-        if not small or (is_copy and _is_plain_copy(*args)) or not _is_small(result, LIMIT_COUNT):
+        if not small or (is_copy and _is_plain_copy(*args)) or not _is_small(result, LIMITS):
             return result
         if torch._C._cuda_isCurrentStreamCapturing():
             return result
@@ -206,7 +209,7 @@ def _sized(op: Any, kernel: Kernel) -> Kernel:
     name = op.name()
 
     def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
-        small = _are_small(args, LIMIT_SIZED_COUNT) and _is_sane(name, args)
+        small = _are_small(args, SIZED_LIMITS) and _is_sane(name, args)
         if not small or torch._C._cuda_isCurrentStreamCapturing():
             return kernel(keyset, *args, **kwargs)
         try:
@@ -225,7 +228,7 @@ def _emptied(_op: Any, kernel: Kernel) -> Kernel:
 
     def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
         result = kernel(keyset, *args, **kwargs)
-        if result.dtype in _WHOLE and 0 < result.numel() <= LIMIT_COUNT:
+        if result.dtype in _WHOLE and 0 < result.numel() <= LIMITS[0]:
             ctypes.memset(result.data_ptr(), 0, result.untyped_storage().nbytes())
         return result
 
@@ -249,20 +252,20 @@ def _is_plain_copy(target: Any, source: Any, _non_blocking: bool = False) -> boo
     )
 
 
-def _are_small(values: Iterable[Any], limit_count: int) -> bool:
-    return all(_is_small(value, limit_count) for value in values)
+def _are_small(values: Iterable[Any], limits: tuple[int, int]) -> bool:
+    return all(_is_small(value, limits) for value in values)
 
 
-def _is_small(value: Any, limit_count: int) -> bool:
+def _is_small(value: Any, limits: tuple[int, int]) -> bool:
     """Whether a value holds no tensor that is large or of a kind that the CPU does not know."""
     if isinstance(value, torch.Tensor):
         return (
-            value.numel() <= limit_count
+            value.numel() <= limits[value.dtype.is_floating_point]
             and value.dtype in _DTYPES
             and value.device.type in _KINDS
             and value.layout == torch.strided
         )
-    return not isinstance(value, (list, tuple)) or _are_small(value, limit_count)
+    return not isinstance(value, (list, tuple)) or _are_small(value, limits)
 
 
 def _tensor_of(number: float, args: Any) -> Any:
@@ -319,3 +322,15 @@ def _to_device(host: Any, device: torch.device) -> Any:
 
 def _device_of(args: Any) -> torch.device:
     return next(value.device for value in args if isinstance(value, torch.Tensor))
+
+
+def main() -> None:
+    """Runs the program that the command line names, with small results."""
+    apply()
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
