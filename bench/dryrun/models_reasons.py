@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 # By what the engine says; the first that matches. Nothing here decides what starts.
 REASONS = (
     (
-        r"does not dispatch through the Transformers",
+        r"Transformers (attention|modeling)",
         "vLLM: this version has no class of its own for the architecture",
     ),
     (r"out of memory|No available memory|larger than the available", "right: it does not fit"),
-    (r"greater than the derived max_model_len", "right: the model is not that long"),
 )
 
 

@@ -39,6 +39,7 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
         bool, typer.Option(help="Use and keep answers in XDG_CACHE_HOME/memacct/dryrun.")
     ] = True,
     limit: Annotated[float, typer.Option(help="Seconds after which the engine is ended.")] = 600.0,
+    log: Annotated[Path | None, typer.Option(help="Where the engine's log goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Start the real vLLM with made-up weights on a simulated GPU, and tell what it takes.
@@ -65,7 +66,7 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
         neighbours_bytes=[parse_bytes(each) for each in neighbour or ()],
         python=python,
     )
-    answers = make_answers(cache=cache, limit_s=limit, say=_say)
+    answers = make_answers(cache=cache, limit_s=limit, say=_say, log=log)
     if fit is not None:
         run_fit(fit, request, answers, as_json=as_json)
     if compare is not None:

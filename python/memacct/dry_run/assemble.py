@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import equation
+from .host import host_of
 from .refusals import exact, refusal
-from .result import Count, DryRun, Host, Phase, Rank, Row
+from .result import Count, DryRun, Phase, Rank, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +59,7 @@ def answer(
         concurrency=_count(core.get("concurrency")) if refused is None else None,
         kv_blocks_count=plan.get("blocks_count") if refused is None else None,
         kv_request_blocks_count=plan.get("request_blocks_count"),
-        host=_host(outcome, ranks, checkpoint_bytes),
+        host=host_of(outcome.samples, outcome.files, ranks, checkpoint_bytes),
         timeline=_timeline(outcome),
         refusal=refused,
         notes=(*notes, *outcome.main.get("notes", ())),
@@ -79,7 +80,8 @@ def _versions(outcome: Outcome) -> dict[str, str]:
 def _settings(outcome: Outcome, core: Mapping[str, Any]) -> dict[str, Any]:
     """The core's view, and what only the first worker knows."""
     worker = next(iter(outcome.of_kind("worker")), {})
-    return {**core.get("settings", {}), **worker.get("settings", {})}
+    told = {**worker.get("resolved", {}), **core.get("settings", {})}
+    return {**told, **worker.get("settings", {})}
 
 
 def _rank(
@@ -155,23 +157,6 @@ def _rows(rows: Mapping[str, int] | None) -> tuple[Row, ...]:
     return tuple(
         Row(name=name, amount=exact(value, equation.SOURCES[name]))
         for name, value in (rows or {}).items()
-    )
-
-
-def _host(outcome: Outcome, ranks: tuple[Rank, ...], checkpoint_bytes: int | None) -> Host:
-    own = outcome.main.get("own", {})
-    # `vllm serve` has an API server beside the engine core, which runs in the first process here.
-    server = int(own.get("RssAnon", 0))
-    held = outcome.host.anonymous_bytes
-    weights = sum(rank.weights.bytes for rank in ranks if rank.weights)
-    if checkpoint_bytes is None:
-        files = exact(weights, "the weights on all GPUs: no file of them is here")
-    else:
-        files = exact(checkpoint_bytes, "size of the weights' files")
-    return Host(
-        held=exact(held + server, "sampled here, and an API server as large as after imports"),
-        reclaimable=files,
-        processes_count=outcome.host.processes_count + 1,
     )
 
 

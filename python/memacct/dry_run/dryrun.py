@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .answers import Answers
@@ -11,8 +13,9 @@ from .command import parse_command
 from .engine_python import about, find_python
 from .machine import machine
 from .model_folder import find_model
+from .ranges import with_ranges
 from .request import Request
-from .start import LIMIT_S, run
+from .start import LIMIT_S, costs_of, run_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +69,7 @@ def dryrun(
     cache: bool = True,
     limit_s: float = LIMIT_S,
     say: Callable[[str], None] = lambda _: None,
+    log: str | os.PathLike[str] | None = None,
 ) -> DryRun:
     """Starts the real engine, with made-up weights, on a simulated GPU; tells what it would take.
 
@@ -81,6 +85,8 @@ def dryrun(
             be reckoned exactly from one (docs/dryrun-search.md); and keep this answer.
         limit_s: after this many seconds the engine is ended, and that is an error.
         say: called with a line for people about what goes on.
+        log: where the engine's log goes; default it is thrown away once there is an answer. With
+            it, an engine is started in any case.
 
     Returns:
         The answer; that the engine does not fit is one, with numbers.
@@ -96,11 +102,15 @@ def dryrun(
     request = make_request(
         command, gpu=gpu, count=count, neighbours_bytes=neighbours_bytes, python=python
     )
-    return make_answers(cache=cache, limit_s=limit_s, say=say)(request)
+    return make_answers(cache=cache, limit_s=limit_s, say=say, log=log)(request)
 
 
 def make_answers(
-    *, cache: bool, limit_s: float = LIMIT_S, say: Callable[[str], None] = lambda _: None
+    *,
+    cache: bool,
+    limit_s: float = LIMIT_S,
+    say: Callable[[str], None] = lambda _: None,
+    log: str | os.PathLike[str] | None = None,
 ) -> Answers:
     """What answers requests: from the cache if it may, else by starting engines.
 
@@ -108,8 +118,18 @@ def make_answers(
         cache: use and fill the folder of answers.
         limit_s: after this many seconds an engine is ended.
         say: called with a line for people about what goes on.
+        log: where an engine's log goes; an answer from the cache has none, so there is a start.
     """
+    where = None if log is None else Path(log)
     return Answers(
-        run=lambda request: run(request, limit_s=limit_s, say=say),
-        cache=Cache(folder=default_folder()) if cache else None,
+        run=lambda request: run_exact(request, limit_s=limit_s, say=say, log=where),
+        costs=_told,
+        finish=lambda found: with_ranges(found, costs_of(found.request)),
+        cache=Cache(folder=default_folder()) if cache and log is None else None,
     )
+
+
+def _told(request: Request) -> dict[str, object]:
+    """What a run of the request is told of libraries' costs: it determines the exact numbers."""
+    costs = costs_of(request)
+    return {"context_bytes": costs.context.bytes, **asdict(costs.simulated())}

@@ -18,8 +18,9 @@ from .toolkit import make_toolkit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .host import HostPeak
+    from .host import HostSample
 
+LOG = "engine.log"
 ENGINE_SIDE = Path(__file__).parent / "engine_side"
 # As long as an engine with processes of its own needs to see that one of them has ended.
 _POLL_S = 0.1
@@ -37,7 +38,7 @@ class Outcome:
         files: what they left, by name ("main", "worker-0", "core-0").
         timed_out: they were ended at the limit.
         exit_status: of the first process; negative: by that signal.
-        host: what they held of the host's memory.
+        samples: what they held of the host's memory, at its times.
         begin_s: when they were started, by time.monotonic(), which is theirs too.
         wall_s: from then until their end.
     """
@@ -46,7 +47,7 @@ class Outcome:
     log_path: Path
     timed_out: bool
     exit_status: int | None
-    host: HostPeak
+    samples: tuple[HostSample, ...]
     begin_s: float
     wall_s: float
 
@@ -85,7 +86,7 @@ class EngineProcess:
 
         Leaving, by an exception too, ends all of its processes.
         """
-        request, log_path = self.folder / "request.json", self.folder / "engine.log"
+        request, log_path = self.folder / "request.json", self.folder / LOG
         request.write_text(json.dumps({**self.more, "line": list(self.line)}))
         self._make_plugin()
         begin_s = time.monotonic()
@@ -106,10 +107,10 @@ class EngineProcess:
             _end(process)
         return Outcome(
             files=self._files(),
-            log_path=log_path,
+            log_path=log_path.resolve(),
             timed_out=timed_out,
             exit_status=None if timed_out else process.returncode,
-            host=sampler.peak(),
+            samples=tuple(sampler.samples),
             begin_s=begin_s,
             wall_s=time.monotonic() - begin_s,
         )

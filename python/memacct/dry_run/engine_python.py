@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -63,6 +64,7 @@ def find_python(given: str | os.PathLike[str] | None = None) -> Path:
     )
 
 
+@functools.cache
 def about(python: Path) -> Engine:
     """The versions in an interpreter's environment.
 

@@ -1,31 +1,47 @@
-"""Host memory of the engine's processes: sampled while they start."""
+"""Host memory of the engine's processes: sampled while they start, less the simulated devices'."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memacct._units import MIB
+
+from .result import Amount, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .result import Rank
 
 _KIB = 1024
+# A real driver keeps memory of its own in each process with a context, which nothing here has.
+# Nobody tells how much; assumed.
+_DRIVER_BYTES = 512 * MIB
+_HELD = (
+    "anonymous and shared memory as sampled here, simulated device memory taken out; an API server "
+    "is reckoned as large as this start's first process after its imports; the range: without "
+    "it, and with 0.5 GiB for the driver in each process on a GPU (assumed)"
+)
+_READ = "anonymous and shared memory as sampled here, simulated device memory taken out"
+_CHECKPOINT = "the weights' files, whose pages stay in the page cache after they were read"
+_WEIGHTS = "all GPUs' weights: their files are not here, and have about their size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostPeak:
-    """The highest sums over the engine's processes.
+class HostSample:
+    """All of the engine's processes at a time, by time.monotonic()."""
 
-    Attributes:
-        anonymous_bytes: RssAnon and RssShmem, at their highest together.
-        file_bytes: RssFile then.
-        processes_count: the most at a time.
-    """
-
-    anonymous_bytes: int
-    file_bytes: int
+    at_s: float
+    held_bytes: int
     processes_count: int
 
 
 class Sampler:
-    """Sums the memory of a process and its descendants.
+    """Sums what a process and its descendants hold.
 
     Args:
         pid: of the first process.
@@ -33,24 +49,14 @@ class Sampler:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._anonymous_bytes = self._file_bytes = self._count = 0
+        self.samples: list[HostSample] = []
 
     def sample(self) -> None:
         """Reads once; /proc/PID/status only, which costs the kernel no walk of page tables."""
-        found = [terms for pid in _tree(self.pid) if (terms := _status(pid))]
-        anonymous = sum(terms.get("RssAnon", 0) + terms.get("RssShmem", 0) for terms in found)
-        self._count = max(self._count, len(found))
-        if anonymous > self._anonymous_bytes:
-            self._anonymous_bytes = anonymous
-            self._file_bytes = sum(terms.get("RssFile", 0) for terms in found)
-
-    def peak(self) -> HostPeak:
-        """The highest so far."""
-        return HostPeak(
-            anonymous_bytes=self._anonymous_bytes,
-            file_bytes=self._file_bytes,
-            processes_count=self._count,
-        )
+        held = [bytes_ for pid in _tree(self.pid) if (bytes_ := _held_bytes(pid)) is not None]
+        now_s = time.monotonic()
+        made = HostSample(at_s=now_s, held_bytes=sum(held), processes_count=len(held))
+        self.samples.append(made)
 
 
 def _tree(pid: int) -> list[int]:
@@ -65,11 +71,69 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _status(pid: int) -> dict[str, int] | None:
+def _held_bytes(pid: int) -> int | None:
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
     terms = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    names = ("RssAnon", "RssFile", "RssShmem")
-    return {name: int(terms[name].split()[0]) * _KIB for name in names if name in terms}
+    names = [name for name in ("RssAnon", "RssShmem") if name in terms]
+    return sum(int(terms[name].split()[0]) * _KIB for name in names) if names else None
+
+
+def host_of(
+    samples: Iterable[HostSample],
+    files: Mapping[str, Mapping[str, Any]],
+    ranks: Iterable[Rank],
+    checkpoint_bytes: int | None,
+) -> Host | None:
+    """The host's part of the answer; None where nothing was sampled.
+
+    Args:
+        samples: of all processes.
+        files: what the processes left, by name.
+        ranks: for the size of the weights.
+        checkpoint_bytes: of the weights' files, if they are there.
+    """
+    workers = [file for name, file in files.items() if name.startswith("worker-")]
+    sums = [each.held_bytes - _pages_bytes(workers, each.at_s) for each in samples]
+    if not sums:
+        return None
+    main = files.get("main", {})
+    # With data parallel the first process is the server already; else it is the engine core.
+    server = 0 if main.get("server") else int(main.get("own", {}).get("RssAnon", 0))
+    peak, pids = max(sums), {file.get("pid") for file in files.values()}
+    held = Amount(
+        bytes=peak + server,
+        low_bytes=peak,
+        high_bytes=peak + server + _DRIVER_BYTES * max(len(workers), 1),
+        source=_HELD if server else _READ,
+    )
+    return Host(
+        held=held,
+        reclaimable=_reclaimable(ranks, checkpoint_bytes),
+        processes_count=len(pids) + (1 if server else 0),
+    )
+
+
+def _pages_bytes(workers: Iterable[Mapping[str, Any]], at_s: float) -> int:
+    """Host pages behind simulated device memory, as the workers last told it by then."""
+    found = 0
+    for worker in workers:
+        told = [
+            (moment["at_s"], moment["device_pages_bytes"])
+            for moment in worker["moments"].values()
+            if moment.get("device_pages_bytes") is not None and moment["at_s"] <= at_s
+        ]
+        found += max(told)[1] if told else 0
+    return found
+
+
+def _reclaimable(ranks: Iterable[Rank], checkpoint_bytes: int | None) -> Amount:
+    if checkpoint_bytes is not None:
+        # What a machine has no memory for is not kept: it is reclaimed while it is read.
+        size, low, source = checkpoint_bytes, 0, _CHECKPOINT
+    else:
+        size = sum(rank.weights.bytes for rank in ranks if rank.weights)
+        low, source = 0, _WEIGHTS
+    return Amount(bytes=size, low_bytes=low, high_bytes=size, source=source)

@@ -41,7 +41,7 @@ def complete(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         _write_tokenizer(folder, config, kit)
         notes.append("the tokenizer is made up: only its special tokens are the model's")
     if several:
-        notes.append("of the encoder's convolutions cuDNN's workspace is not counted")
+        notes.append("the encoder's convolutions do without cuDNN: its workspace is not counted")
     return tuple(notes)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = ("OutOfMemoryError", "CUDA out of memory", "out of memory")
 # What a caller says of an error that another process has told already.
 _WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed")
+_WHOLE = 100
 _STEPS = {
     "init_device": "weights",
     "load_model": "weights",
@@ -42,15 +43,17 @@ def refusal(outcome: Outcome) -> Refusal | None:
     if outcome.main.get("outcome") == "started":
         return None
     for file in (*outcome.of_kind("worker"), *outcome.of_kind("core")):
-        if (error := file.get("error")) and (found := _of_error(file, error)):
+        if (error := file.get("error")) and (found := _of_error(outcome, file, error)):
             return found
     raise _not_about_memory(outcome)
 
 
-def _of_error(file: Mapping[str, Any], error: Mapping[str, Any]) -> Refusal | None:
+def _of_error(
+    outcome: Outcome, file: Mapping[str, Any], error: Mapping[str, Any]
+) -> Refusal | None:
     message = str(error["message"])
     if "needed_bytes" in error:
-        return _cache(error, message)
+        return _cache(error, message, next(iter(outcome.of_kind("worker")), {}))
     if "Free memory on device" in message:
         return _start(file, message)
     if any(text in f"{error['type']} {message}" for text in _OUT_OF_MEMORY):
@@ -61,25 +64,33 @@ def _of_error(file: Mapping[str, Any], error: Mapping[str, Any]) -> Refusal | No
 def _start(file: Mapping[str, Any], message: str) -> Refusal:
     """Less is free at the start than the utilization asks for."""
     start = file.get("start", {})
-    requested = file.get("requested_bytes")
-    if requested is None:
-        found = re.search(r"utilization\s*\(([0-9.]+)", message)
-        total = start.get("total_memory")
-        requested = None if found is None or total is None else float(found[1]) * total
-    free = start.get("free_memory")
+    requested, free = file.get("requested_bytes"), start.get("free_memory")
     missing = None
+    suggestions: tuple[str, ...] = ()
     if requested is not None and free is not None:
-        missing = exact(int(-(-requested // 1)) - int(free), "requested less free at the start")
-    return Refusal(kind="free below requested", message=message, missing=missing)
+        missing = exact(int(requested) - int(free), "requested less free at the start")
+        suggestions = _utilization(int(free), int(start["total_memory"]), "what is free")
+    return Refusal(
+        kind="free below requested", message=message, missing=missing, suggestions=suggestions
+    )
 
 
-def _cache(error: Mapping[str, Any], message: str) -> Refusal:
+def _utilization(bytes_: int, total: int, why: str) -> tuple[str, ...]:
+    """The largest utilization, in hundredths, that asks for no more than these bytes."""
+    hundredths = bytes_ * _WHOLE // total
+    if not 0 < hundredths <= _WHOLE:
+        return ()
+    return (f"--gpu-memory-utilization {hundredths / _WHOLE:.2f} ({why}; the model may need more)",)
+
+
+def _cache(error: Mapping[str, Any], message: str, worker: Mapping[str, Any]) -> Refusal:
+    """The plan of the cache is refused; what would do is asked of the plan, or reckoned by it."""
     available, needed = min(error["available_bytes"]), int(error["needed_bytes"])
     return Refusal(
         kind="no room for KV cache" if available <= 0 else "KV cache below one request",
         message=message,
         missing=exact(needed - available, "the engine's own plan, asked again with other sizes"),
-        suggestions=_shorter(error),
+        suggestions=(*_shorter(error), *_more(needed - available, worker)),
     )
 
 
@@ -88,6 +99,18 @@ def _shorter(error: Mapping[str, Any]) -> tuple[str, ...]:
     if not 0 < length < int(error["max_model_len"]):
         return ()
     return (f"--max-model-len {length} (the engine's own plan, asked again)",)
+
+
+def _more(missing: int, worker: Mapping[str, Any]) -> tuple[str, ...]:
+    """The least utilization, in hundredths, that asks for what is missing, if so much is free."""
+    start, requested = worker.get("start", {}), worker.get("requested_bytes")
+    if not start or requested is None:
+        return ()
+    total = int(start["total_memory"])
+    hundredths = -(-(int(requested) + missing) * _WHOLE // total)
+    if hundredths * total // _WHOLE > int(start["free_memory"]):
+        return ()
+    return (f"--gpu-memory-utilization {hundredths / _WHOLE:.2f} (asks for what is missing)",)
 
 
 def _out_of_memory(error: Mapping[str, Any], message: str) -> Refusal:
@@ -115,13 +138,22 @@ def _not_about_memory(outcome: Outcome) -> MemacctError:
             f"the engine did not start within {outcome.wall_s:.0f} s; it was at: {last}; {log}"
         )
     if error is None:
-        return EngineError(f"the engine ended with status {outcome.exit_status}; {log}")
+        return EngineError(_ended(outcome, log))
     said = _sentence(str(error["message"])) or str(error["type"])
     if error["where"] == "arguments":
         return ConfigError(f"vLLM refuses its options: {said}")
     if error["where"] == "config":
         return ConfigError(f"vLLM refuses the model or its options: {said}")
     return EngineError(f"the engine did not start: {_root(outcome, error)}; {log}")
+
+
+def _ended(outcome: Outcome, log: str) -> str:
+    """It is gone without a word of its own: a signal, or a library that ends a process."""
+    status = outcome.exit_status or 0
+    how = f"signal {-status} ended the engine" if status < 0 else f"it ended with status {status}"
+    lines = outcome.log_path.read_text(errors="replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+    return f"{how} at: {_last_step(outcome)}; its last line: {last[:200]}; {log}"
 
 
 def _root(outcome: Outcome, error: Mapping[str, Any]) -> str:

@@ -6,40 +6,54 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memacct.sim import SimulatedGpu
 from memacct.sim._tenant import control_path
 
+from .arguments import number_of
 from .assemble import answer
-from .engine_process import EngineProcess, engine_environ
+from .costs import known_costs
+from .engine_process import LOG, EngineProcess, engine_environ
+from .engine_python import about
 from .machine import machine_settings
 from .model_folder import make_folder
 from .neighbours import start_neighbours
+from .ranges import with_ranges
 from .refusals import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .costs import Costs
     from .request import Request
     from .result import DryRun
 
 LIMIT_S = 600.0
-CONTEXT_BYTES = 400 << 20
 
 
-def run(
+def run(request: Request, *, costs: Costs | None = None, **settings: Any) -> DryRun:
+    """The same as `run_exact`, with the ranges that the costs leave open."""
+    known = costs or costs_of(request)
+    return with_ranges(run_exact(request, costs=known, **settings), known)
+
+
+def run_exact(
     request: Request,
     *,
     limit_s: float = LIMIT_S,
     say: Callable[[str], None] = lambda _: None,
+    costs: Costs | None = None,
+    log: Path | None = None,
 ) -> DryRun:
-    """Starts the engine of `request` on its machine and tells how that went.
+    """Starts the engine of `request` on its machine and tells how that went, without ranges.
 
     Args:
         request: what is asked.
         limit_s: after this many seconds the engine is ended.
         say: called with a line for people about what goes on.
+        log: where the engine's log goes; default it is thrown away with an answer.
+        costs: what kernels that do nothing do not show; default what is known of the machine.
 
     Raises:
         ConfigError: the model is none, or the engine refuses what it was given.
@@ -47,23 +61,42 @@ def run(
     """
     folder = Path(tempfile.mkdtemp(prefix="memacct-dryrun-"))
     keep = False
+    if log is not None:
+        (folder / LOG).symlink_to(Path(log).absolute())
     try:
-        return _run(request, folder, limit_s, say)
+        return _run(request, folder, limit_s, say, costs or costs_of(request))
     except EngineError:
-        keep = True
+        keep = log is None
         raise
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(request: Request, folder: Path, limit_s: float, say: Callable[[str], None]) -> DryRun:
+def costs_of(request: Request, **known: Any) -> Costs:
+    """What is known of the costs on the request's machine.
+
+    Args:
+        request: its machine, its engine's versions and how many GPUs share a layer.
+        known: what else is known of the machine; see `known_costs`.
+    """
+    size = number_of(request.arguments, "--tensor-parallel-size") or 1
+    torch = about(request.python).torch
+    return known_costs(request.machine, tensor_parallel_size=size, torch=torch, **known)
+
+
+def _run(
+    request: Request, folder: Path, limit_s: float, say: Callable[[str], None], costs: Costs
+) -> DryRun:
     made = make_folder(request.model, request.arguments, folder)
     line = ("--model", str(made.folder), *request.arguments, *made.options)
     machine = request.machine
     with ExitStack() as stack:
-        context_bytes = CONTEXT_BYTES
-        settings = {**machine_settings(machine), "context_bytes": context_bytes}
+        settings = {
+            **machine_settings(machine),
+            "context_bytes": costs.context.bytes,
+            "costs": costs.simulated(),
+        }
         gpu = stack.enter_context(SimulatedGpu(**settings))
         neighbours = start_neighbours(gpu, machine)
         say(f"starting vLLM on {machine.title}")
@@ -77,7 +110,7 @@ def _run(request: Request, folder: Path, limit_s: float, say: Callable[[str], No
         return answer(
             request,
             outcome,
-            context_bytes=context_bytes,
+            context_bytes=costs.context.bytes,
             neighbours=[one.pid for one in neighbours],
             checkpoint_bytes=made.checkpoint_bytes,
             notes=made.notes,

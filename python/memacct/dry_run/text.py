@@ -81,7 +81,7 @@ def _refused(run: DryRun, refused: Refusal) -> Iterator[str]:
         )
     yield from _wrapped(f"vLLM: {refused.message}")
     for suggestion in refused.suggestions:
-        yield from _wrapped(f"Would start: {suggestion}")
+        yield from _wrapped(f"Try: {suggestion}")
     for rank in run.ranks[:1]:
         facts = {
             "free at the start": rank.free_at_start_bytes,
@@ -98,15 +98,10 @@ def _table(rank: Rank) -> Iterator[str]:
     """Both moments beside each other."""
     moments = [rows for rows in (rank.peak, rank.started) if rows]
     titles = [
-        title
-        for title, rows in (("profiling, highest", rank.peak), ("serving", rank.started))
-        if rows
+        title for title, rows in (("at the peak", rank.peak), ("serving", rank.started)) if rows
     ]
-    cell = _NUMBER + _RANGE
-    yield f"{f'GPU {rank.device}, rank {rank.rank}':{_LABEL}}" + "".join(
-        f"{title:>{_NUMBER}}{'':{_RANGE}}" if len(title) <= _NUMBER else f"{title:>{cell}}"
-        for title in titles
-    )
+    head = "".join(f"{title:>{_NUMBER}}{'':{_RANGE}}" for title in titles)
+    yield f"{f'GPU {rank.device}, rank {rank.rank}':{_LABEL}}{head}"
     names = list(dict.fromkeys(row.name for rows in reversed(moments) for row in rows))
     if len(moments) > 1:  # what only the first has comes after the weights
         own = [row.name for row in moments[0] if row.name not in {r.name for r in moments[1]}]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -54,7 +55,7 @@ def main() -> int:
         with record.phase("config"):
             config, usage = configure(arguments, parsed)
         where = "engine"
-        record.tell(own=own_memory())
+        record.tell(own=own_memory(), server=config.parallel_config.data_parallel_size > 1)
         with record.phase("engine"):
             start(config, usage)
         record.tell(outcome="started")
@@ -90,10 +91,16 @@ def prepare() -> list[str]:
 
 def first_module(*names: str) -> Any:
     """The first of these modules that this vLLM has."""
-    for name in names[:-1]:
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    return importlib.import_module(names[-1])
+    found = (name for name in names if has_module(name))
+    return importlib.import_module(next(found, names[-1]))
+
+
+def has_module(name: str) -> bool:
+    """Whether there is such a module; what it imports may still be missing."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def versions() -> dict[str, str]:

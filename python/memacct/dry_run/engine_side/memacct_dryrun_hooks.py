@@ -61,7 +61,13 @@ def rank_of(worker: Any) -> int:
 def _around_init_device(original: Any, wrapper: Any, *args: Any, **kwargs: Any) -> Any:
     worker = wrapper.worker
     rank = rank_of(worker)
-    record = Record(f"worker-{rank}", rank=rank)
+    config = worker.vllm_config
+    record = Record(
+        f"worker-{rank}",
+        rank=rank,
+        resolved=core_side.resolved(config),
+        utilization=float(config.cache_config.gpu_memory_utilization),
+    )
     record.moment("begin", machine=machine_status())
     watched = Watched(worker, record)
     _watch_profiling(watched)
@@ -132,7 +138,7 @@ def _step(watched: Watched, method: str, phase: str, moment: str) -> Any:
             more["available_bytes"] = int(result)
         if method in {"initialize_from_config", "compile_or_warm_up_model"}:
             more.update(watched.caches(), pools=watched.pools())
-        watched.moment(moment, **more)
+        watched.moment(moment, **more, **watched.pages())
         watched.record.tell(**watched.terms(), settings=watched.settings())
         return result
 
@@ -151,7 +157,7 @@ def _around_profile_run(watched: Watched) -> Any:
             result = original(*args, **kwargs)
             torch.cuda.synchronize(watched.worker.device)
         # Before anything is given back: the pages that the peak took are still held.
-        watched.moment("forward")
+        watched.moment("forward", **watched.pages())
         return result
 
     return around

@@ -5,7 +5,9 @@ Everything that an engine's version may lack is asked for by name, and left out 
 
 from __future__ import annotations
 
+import bisect
 import functools
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -52,6 +54,15 @@ class Watched:
         """Reads and writes."""
         self.record.moment(name, **self.read(), **more)
 
+    def pages(self) -> dict[str, int]:
+        """Pages of the host behind simulated device memory: no real engine has them."""
+        import torch
+
+        with suppress(Exception):
+            segments = [(s["address"], s["total_size"]) for s in torch.cuda.memory_snapshot()]
+            return {"device_pages_bytes": resident_bytes(segments)}
+        return {}
+
     def terms(self) -> dict[str, Any]:
         """The engine's own numbers, as far as it has come."""
         found: dict[str, Any] = {}
@@ -64,7 +75,11 @@ class Watched:
         if weights:
             found["weights_bytes"] = int(weights)
         if getattr(self.worker, "init_snapshot", None) is not None:
-            found["start"] = numbers(self.worker.init_snapshot)
+            found["start"] = start = numbers(self.worker.init_snapshot)
+            if "requested_bytes" not in found and start.get("total_memory"):
+                # The engine ended before it kept the number; this is how it reckons it.
+                asked = start["total_memory"] * self.record.facts["utilization"]
+                found["requested_bytes"] = math.ceil(asked)
         if self.profiling is not None:
             found["profiling"] = numbers(self.profiling)
             for name in ("before_create", "before_profile", "after_profile"):
@@ -136,6 +151,34 @@ class Watched:
             if names:
                 found["attention_backend"] = ", ".join(dict.fromkeys(names))
         return found
+
+
+def resident_bytes(ranges: list[tuple[int, int]]) -> int:
+    """How much of these ranges (address, size) is resident, by the kernel's list of mappings."""
+    begins = sorted(ranges)
+    found, resident, at = 0, 0, (0, 0)
+    with open("/proc/self/smaps", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+        for line in file:
+            name = line.split(" ", 1)[0]
+            if name == "Rss:":
+                resident = int(line.split()[1]) * 1024
+                if resident:
+                    found += min(resident, overlap_bytes(begins, *at))
+            elif not name.endswith(":"):
+                low, _, high = name.partition("-")
+                at = int(low, 16), int(high, 16)
+    return found
+
+
+def overlap_bytes(ranges: list[tuple[int, int]], low: int, high: int) -> int:
+    """How much of low..high lies in the sorted ranges, which do not overlap."""
+    first = max(bisect.bisect_right(ranges, (low, 0)) - 1, 0)
+    total = 0
+    for address, size in ranges[first:]:
+        if address >= high:
+            break
+        total += max(min(address + size, high) - max(address, low), 0)
+    return total
 
 
 def numbers(value: Any) -> dict[str, Any]:
