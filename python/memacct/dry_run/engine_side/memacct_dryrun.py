@@ -80,6 +80,7 @@ def prepare() -> list[str]:
     notes = []
     sampler = "VLLM_USE_FLASHINFER_SAMPLER"
     flashinfer = importlib.import_module("memacct_flashinfer").apply()
+    importlib.import_module("memacct_cutlass").apply()
     if not flashinfer and sampler not in os.environ:
         os.environ[sampler] = "0"
         notes.append("FlashInfer is not installed with this vLLM: sampled without it")

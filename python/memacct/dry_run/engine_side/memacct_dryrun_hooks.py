@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Any
 
+import memacct_cutlass
 import memacct_dryrun_core as core_side
 import memacct_dryrun_made_up as made_up
 import memacct_flashinfer
@@ -27,6 +28,7 @@ def register() -> None:
     if not os.environ.get(FOLDER):
         return
     memacct_flashinfer.apply()
+    memacct_cutlass.apply()
     # A process that only inspects a model has not imported these, and shall not.
     for name in WRAPPER_MODULES:
         if name in sys.modules:
