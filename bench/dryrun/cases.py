@@ -49,6 +49,7 @@ class Case:
             sm_count.
         total_gib: CUDA's total as logged (or as stated beside it); None: the catalogue's.
         wsl2: whether Windows holds the GPU.
+        nvlink: whether several GPUs are joined by it; None: the source does not say.
         arguments: as after ``vllm serve MODEL``.
         stated: "full" if the source has all that determines the sizes, as far as it prints it.
         open: what the source leaves open, and what is taken for it.
@@ -62,6 +63,7 @@ class Case:
     total_gib: float | None
     count: int
     wsl2: bool
+    nvlink: bool | None = None
     model: str
     device: dict[str, Any] | None = None
     arguments: tuple[str, ...] = ()

@@ -13,14 +13,14 @@ KV_RATIO, KV_GIB, WEIGHTS_RATIO = 0.02, 0.3, 0.005
 # A log rounds to hundredths of a GiB: what it prints may be this much off.
 ROUNDING_GIB = 0.005
 
-# The log's terms and the result's, by what they are called here.
+# The log's terms, by what they are called here.
 TERMS = {
-    "weights": ("weights_gib", "weights_bytes"),
-    "peak": ("peak_gib", "peak_bytes"),
-    "non-torch": ("non_torch_gib", "non_torch_bytes"),
-    "consumed": ("consumed_gib", "consumed_bytes"),
-    "graphs estimated": ("graphs_estimated_gib", "graphs_estimated_bytes"),
-    "graphs": ("graphs_gib", "graphs_bytes"),
+    "weights": "weights_gib",
+    "peak": "peak_gib",
+    "non-torch": "non_torch_gib",
+    "consumed": "consumed_gib",
+    "graphs estimated": "graphs_estimated_gib",
+    "graphs": "graphs_gib",
 }
 
 
@@ -50,10 +50,11 @@ def judge(case: Case, result: Mapping[str, Any]) -> Judgement:
     """The judgement; the result is what `run.run_case` returned."""
     log = case.log
     right = (result["verdict"] == "starts") == log.fits
+    foretold = as_logged(case, result)
     differences = {
-        name: result[ours] / GIB - theirs
-        for name, (field, ours) in TERMS.items()
-        if (theirs := getattr(log, field)) is not None and result.get(ours) is not None
+        name: foretold[name] / GIB - theirs
+        for name, field in TERMS.items()
+        if (theirs := getattr(log, field)) is not None and name in foretold
     }
     weights_ratio = near = None
     if "weights" in differences and log.weights_gib:
@@ -67,6 +68,25 @@ def judge(case: Case, result: Mapping[str, Any]) -> Judgement:
         differences_gib=differences,
         **kv,
     )
+
+
+def as_logged(case: Case, result: Mapping[str, Any]) -> dict[str, int]:
+    """The dry run's terms as that version's log would have them, bytes.
+
+    Versions that log what is "consumed" count their estimate of the CUDA graphs to the peak.
+    """
+    found = {
+        "weights": result.get("weights_bytes"),
+        "peak": result.get("peak_bytes"),
+        "non-torch": result.get("non_torch_bytes"),
+        "graphs estimated": result.get("graphs_estimated_bytes"),
+        "graphs": result.get("graphs_bytes"),
+    }
+    peak, asked, cache = (result.get(f"{name}_bytes") for name in ("peak", "requested", "kv"))
+    if case.log.consumed_gib is not None and None not in (peak, asked, cache):
+        peak += result.get("graphs_estimated_bytes") or 0
+        found |= {"peak": peak, "consumed": asked - cache - peak}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _kv(case: Case, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memacct._errors import MemacctError
 from memacct.dry_run.machine import machine
 from memacct.dry_run.request import Machine, Request
-from memacct.dry_run.start import run
+from memacct.dry_run.start import costs_of, run
 
 from .cases import GIB, Case
 
@@ -59,7 +59,8 @@ def run_case(case: Case, python: Path, say: Callable[[str], None]) -> dict[str, 
         environ={**WITHOUT_FLASHINFER, **case.environ},
     )
     try:
-        found |= plain(run(request, limit_s=LIMIT_S, say=say))
+        costs = costs_of(request, wsl=case.wsl2, nvlink=case.nvlink)
+        found |= plain(run(request, limit_s=LIMIT_S, say=say, costs=costs))
     except MemacctError as error:
         found["error"] = str(error)
     found["took_s"] = round(time.monotonic() - begin_s, 1)
@@ -97,8 +98,6 @@ def terms(rank: Rank) -> dict[str, Any]:
         "kv_bytes": rank.kv_cache,
     }
     found: dict[str, Any] = {name: one.bytes if one else None for name, one in amounts.items()}
-    if rank.weights and rank.non_torch:
-        found["consumed_bytes"] = rank.weights.bytes + rank.non_torch.bytes
     if rank.kv_cache:
         found |= {
             "kv_low_bytes": rank.kv_cache.low_bytes,
