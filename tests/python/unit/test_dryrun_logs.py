@@ -89,6 +89,17 @@ def test_near_is_2_percent_or_300_mib_and_in_range_is_within_the_stated_range(
     assert (one.is_kv_near, one.is_contained) == (near, contained)
 
 
+def test_newer_logs_count_their_graphs_to_the_peak_and_the_rest_is_consumed() -> None:
+    log = Log(kv_tokens=480_000, consumed_gib=15.26, peak_gib=1.44)
+    sizes = {"requested_bytes": 75 * GIB, "kv_tokens": 480_000, "kv_bytes": 58 * GIB}
+    graphs = {"graphs_estimated_bytes": GIB // 2, "peak_bytes": GIB}
+
+    one = judge(replace(CASE, log=log), answer(480_000) | sizes | graphs)
+
+    assert one.differences_gib["peak"] == pytest.approx(1.5 - 1.44)
+    assert one.differences_gib["consumed"] == pytest.approx(75 - 58 - 1.5 - 15.26)
+
+
 def test_a_small_remainder_is_judged_by_gib() -> None:
     small = replace(CASE, log=Log(kv_tokens=8192))
 
