@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SWITCH = "MEMACCT_DRYRUN_QUICK"
 FOLDER = "MEMACCT_DRYRUN_FOLDER"
+# The simulator's: longer fills are cut, so that they take less of the host's memory.
+FILL_LIMIT = "MEMACCT_SIM_FILL_LIMIT_BYTES"
 # Objects between collections while modules are imported; Python's own numbers come back then.
 IMPORTING = (100_000, 50, 1000)
 
@@ -160,6 +162,7 @@ def apply() -> tuple[str, ...]:
     sys.meta_path.insert(0, AfterImport(dict(PATCHES[n] for n in names)))
     if "freeze" in names:
         gc.set_threshold(*IMPORTING)
+    os.environ.setdefault(FILL_LIMIT, str(16 << 20))
     return names
 
 
@@ -171,9 +174,9 @@ def own_caches(names: Sequence[str]) -> None:
     """
     run = os.environ.get(FOLDER)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    ours = Path(cache) / "memacct" / "dryrun"
-    place = Path(run) / "cache" if run else ours
-    kept = ours / "triton-1" if "triton" in names else place / "triton"
+    ours = Path(cache) / "memacct"
+    place = Path(run) / "cache" if run else ours / "dryrun-cache"
+    kept = ours / "dryrun-kernels-1" if "triton" in names else place / "triton"
     os.environ["TRITON_CACHE_DIR"] = str(kept)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / "inductor")
     os.environ["VLLM_CACHE_ROOT"] = str(place / "vllm")
