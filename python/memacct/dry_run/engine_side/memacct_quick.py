@@ -67,28 +67,6 @@ def inspect_here(registry: Any) -> None:
         registry._run_in_subprocess = lambda function: function()  # noqa: SLF001
 
 
-def save_nothing(decorators: Any) -> None:
-    """Leaves out that the compiled model is written to vLLM's cache."""
-    original = getattr(decorators, "_support_torch_compile", None)
-    if original is None:
-        return
-
-    def without_saving(cls: Any, *args: Any, **keywords: Any) -> Any:
-        cls = original(cls, *args, **keywords)
-        if hasattr(cls, "save_aot_compiled_function"):
-            cls.save_aot_compiled_function = lambda _self: None
-        return cls
-
-    decorators._support_torch_compile = without_saving  # noqa: SLF001
-
-
-def no_sources(package: Any) -> None:
-    """Does not look up the traced functions' source, which is only saved with the above."""
-    info = getattr(package, "SourceInfo", None)
-    if info is not None and hasattr(info, "add_code"):
-        info.add_code = lambda _self, _code: None
-
-
 def freeze_imports(gpu_worker: Any) -> None:
     """Keeps what was imported out of the many collections of a start.
 
@@ -133,18 +111,35 @@ def no_thaw(gc_utils: Any) -> None:
     gc_utils.freeze_gc_for_cudagraph_capture = paused
 
 
-def stop_before_machine_code(compiler: Any) -> None:
-    """Has Triton make no machine code; see memacct_quick_triton."""
-    importlib.import_module("memacct_quick_triton").stop_before_machine_code(compiler)
+def elsewhere(module: str, function: str) -> Callable[[Any], None]:
+    """A patch in another file, which is imported when it is needed."""
+
+    def patch(patched: Any) -> None:
+        getattr(importlib.import_module(module), function)(patched)
+
+    return patch
 
 
-PATCHES: dict[str, tuple[str, Callable[[Any], None]]] = {
-    "inspect": ("vllm.model_executor.models.registry", inspect_here),
-    "triton": ("triton.backends.nvidia.compiler", stop_before_machine_code),
-    "save": ("vllm.compilation.decorators", save_nothing),
-    "sources": ("torch._dynamo.package", no_sources),
-    "freeze": ("vllm.v1.worker.gpu_worker", freeze_imports),
-    "thaw": ("vllm.utils.gc_utils", no_thaw),
+TRITON, COMPILE = "memacct_quick_triton", "memacct_quick_compile"
+# By their names in MEMACCT_DRYRUN_QUICK: what is patched when which module has been imported.
+PATCHES: dict[str, dict[str, Callable[[Any], None]]] = {
+    "inspect": {"vllm.model_executor.models.registry": inspect_here},
+    "triton": {
+        "triton.backends.nvidia.compiler": elsewhere(TRITON, "stop_before_machine_code"),
+        "triton.compiler.compiler": elsewhere(TRITON, "make_no_ir"),
+    },
+    "save": {
+        "vllm.compilation.decorators": elsewhere(COMPILE, "save_nothing"),
+        "torch._dynamo.package": elsewhere(COMPILE, "no_sources"),
+    },
+    "guards": {
+        "torch._guards": elsewhere(COMPILE, "no_guards"),
+        "vllm.compilation.wrapper": elsewhere(COMPILE, "trace_without_guards"),
+    },
+    "freeze": {
+        "vllm.v1.worker.gpu_worker": freeze_imports,
+        "vllm.utils.gc_utils": no_thaw,
+    },
 }
 _usual_threshold = gc.get_threshold()
 
@@ -156,10 +151,10 @@ def apply() -> tuple[str, ...]:
     own_caches(names)
     if not names:
         return ()
-    late = [PATCHES[n] for n in names if PATCHES[n][0] in sys.modules]
-    for module, patch in late:
-        patch(sys.modules[module])
-    sys.meta_path.insert(0, AfterImport(dict(PATCHES[n] for n in names)))
+    patches = {module: patch for name in names for module, patch in PATCHES[name].items()}
+    for module in patches.keys() & sys.modules.keys():
+        patches[module](sys.modules[module])
+    sys.meta_path.insert(0, AfterImport(patches))
     if "freeze" in names:
         gc.set_threshold(*IMPORTING)
     os.environ.setdefault(FILL_LIMIT, str(16 << 20))

@@ -4,18 +4,24 @@ Triton lowers a kernel through TTIR, TTGIR, LLVM IR and PTX to a cubin; the simu
 any cubin. What a launch makes of the device's memory is in the facts (metadata) beside it: scratch
 memory, which only descriptors need, and how much shared memory a block takes, by which a kernel is
 refused. Both are found on the way to LLVM IR. Kernels that have neither descriptors nor matrix
-products are not lowered at all: they have no scratch, and their shared memory is small.
+products are not lowered at all: they have no scratch, and their shared memory is small. Of those
+whose source already says so, not even TTIR is made.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+from types import ModuleType
 from typing import Any
 
-STAGES = ("make_ttgir", "make_llir", "make_ptx", "make_cubin")
+STAGES = ("make_ttir", "make_ttgir", "make_llir", "make_ptx", "make_cubin")
 LEFT_OUT = "// left out: the GPU is simulated"
 # Found in TTIR by these words: products, descriptors, scratch memory, kernels of several parts.
 LOWERED = ("tt.dot", "descriptor", "scratch", "warp_spec", "nvvm", "gluon", "ttg.", "ttng.")
+# Found in Python: likewise, and what a GPU may lack.
+TELLING = ("dot", "desc", "scratch", "warp_spec", "gluon", "fp8", "float8", "f8", "asm", "extern")
+LIBRARIES = ("triton", "torch._inductor", "math", "builtins")
 KERNEL = re.compile(r"(?:tt\.func public|define (?:dso_local )?ptx_kernel void) @([A-Za-z_]\w*)\(")
 PLAIN = {
     "shared": 0,
@@ -39,6 +45,11 @@ def stop_before_machine_code(compiler: Any) -> None:
 
     def call(self: Any, stage: str, *args: Any, **keywords: Any) -> Any:
         return real[stage].__get__(self, backend)(*args, **keywords)
+
+    def make_ttir(self: Any, module: Any, metadata: Any, *args: Any, **keywords: Any) -> Any:
+        if isinstance(module, Unmade):
+            return module
+        return call(self, "make_ttir", module, metadata, *args, **keywords)
 
     def make_ttgir(self: Any, module: Any, metadata: Any, *args: Any, **keywords: Any) -> Any:
         text = text_of(module)
@@ -66,10 +77,60 @@ def stop_before_machine_code(compiler: Any) -> None:
             return call(self, "make_cubin", source, metadata, *args, **keywords)
         return LEFT_OUT.encode()
 
-    for stage in (make_ttgir, make_llir, make_ptx, make_cubin):
+    for stage in (make_ttir, make_ttgir, make_llir, make_ptx, make_cubin):
         setattr(backend, stage.__name__, stage)
     if hasattr(getattr(compiler, "llvm", None), "optimize_module"):
         compiler.llvm = Unoptimised(compiler.llvm)
+
+
+class Unmade:
+    """Stands for the TTIR of a kernel that is not even translated."""
+
+    def __init__(self, name: str) -> None:
+        self.text = f"tt.func public @{name}("
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def make_no_ir(compiler: Any) -> None:
+    """Patches Triton's front end (``triton.compiler.compiler``): plain kernels stay Python."""
+    source = getattr(compiler, "ASTSource", None)
+    original = getattr(source, "make_ir", None)
+    if source is None or original is None:
+        return
+
+    def make_ir(self: Any, *args: Any, **keywords: Any) -> Any:
+        types = str(getattr(self, "signature", ""))
+        if not any(word in types for word in TELLING) and is_plain(self.fn, set()):
+            return Unmade(self.fn.__name__)
+        return original(self, *args, **keywords)
+
+    source.make_ir = make_ir
+
+
+def is_plain(kernel: Any, seen: set[int]) -> bool:
+    """Whether neither the kernel's source nor that of what it calls has a telling word.
+
+    What it calls of Triton's own or inductor's is plain, but for what has such a name; of other
+    modules that it names, nothing is known.
+    """
+    if id(kernel) in seen:
+        return True
+    seen.add(id(kernel))
+    function, text = getattr(kernel, "fn", None), getattr(kernel, "src", None)
+    if function is None or not isinstance(text, str) or not hasattr(function, "__code__"):
+        return False
+    if any(word in text for word in TELLING):
+        return False
+    found = inspect.getclosurevars(function)
+    for value in {**found.globals, **found.nonlocals}.values():
+        if hasattr(value, "src") and hasattr(value, "fn"):
+            if not is_plain(value, seen):
+                return False
+        elif isinstance(value, ModuleType) and not value.__name__.startswith(LIBRARIES):
+            return False
+    return True
 
 
 def text_of(module: Any) -> str:
