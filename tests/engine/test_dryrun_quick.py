@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import memacct
+from memacct.sim._build import build_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, gpu_python: Path) -> Iterator
     """A user's home, where nothing is cached."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "config.json").write_text(json.dumps(MODEL))
+    kept = folder / ".cache" / "memacct"
+    kept.mkdir(parents=True)
+    # The simulator's own libraries are not the engine's business.
+    (kept / "sim-runtime").symlink_to(build_runtime(python=gpu_python).parent)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
             patch.delenv(name, raising=False)
