@@ -12,7 +12,9 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.machinery
+import multiprocessing
 import os
+import subprocess
 import sys
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
@@ -142,6 +144,7 @@ PATCHES: dict[str, dict[str, Callable[[Any], None]]] = {
     },
 }
 _usual_threshold = gc.get_threshold()
+_helpers: list[subprocess.Popen[bytes]] = []
 
 
 def apply() -> tuple[str, ...]:
@@ -158,7 +161,23 @@ def apply() -> tuple[str, ...]:
     if "freeze" in names:
         gc.set_threshold(*IMPORTING)
     os.environ.setdefault(FILL_LIMIT, str(16 << 20))
+    if "triton" in names and multiprocessing.parent_process() is None:
+        build_helper(Path(os.environ["TRITON_CACHE_DIR"]))
     return names
+
+
+def build_helper(cache: Path) -> None:
+    """Has Triton's helper library, which it compiles at its first kernel, compiled meanwhile.
+
+    By another process, and only if none is there: it takes seconds, for which this process has
+    other work.
+    """
+    if not any(cache.glob("*/cuda_utils*")):
+        code = "from triton.backends.nvidia.driver import CudaUtils; CudaUtils()"
+        quiet = subprocess.DEVNULL
+        _helpers.append(
+            subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
+        )
 
 
 def own_caches(names: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ LOWERED = ("tt.dot", "descriptor", "scratch", "warp_spec", "nvvm", "gluon", "ttg
 TELLING = ("dot", "desc", "scratch", "warp_spec", "gluon", "fp8", "float8", "f8", "asm", "extern")
 LIBRARIES = ("triton", "torch._inductor", "math", "builtins")
 KERNEL = re.compile(r"(?:tt\.func public|define (?:dso_local )?ptx_kernel void) @([A-Za-z_]\w*)\(")
+_patched: list[Any] = []
 PLAIN = {
     "shared": 0,
     "tmem_size": None,
@@ -79,6 +80,7 @@ def stop_before_machine_code(compiler: Any) -> None:
 
     for stage in (make_ttir, make_ttgir, make_llir, make_ptx, make_cubin):
         setattr(backend, stage.__name__, stage)
+    _patched.append(backend)
     if hasattr(getattr(compiler, "llvm", None), "optimize_module"):
         compiler.llvm = Unoptimised(compiler.llvm)
 
@@ -102,7 +104,8 @@ def make_no_ir(compiler: Any) -> None:
 
     def make_ir(self: Any, *args: Any, **keywords: Any) -> Any:
         types = str(getattr(self, "signature", ""))
-        if not any(word in types for word in TELLING) and is_plain(self.fn, set()):
+        telling = any(word in types for word in TELLING)
+        if _patched and not telling and is_plain(self.fn, set()):
             return Unmade(self.fn.__name__)
         return original(self, *args, **keywords)
 
