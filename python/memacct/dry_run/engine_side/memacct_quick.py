@@ -143,6 +143,7 @@ PATCHES: dict[str, dict[str, Callable[[Any], None]]] = {
         "vllm.utils.gc_utils": no_thaw,
     },
 }
+USUAL = tuple(name for name in PATCHES if name != "guards")
 _usual_threshold = gc.get_threshold()
 _helpers: list[subprocess.Popen[bytes]] = []
 
@@ -150,7 +151,7 @@ _helpers: list[subprocess.Popen[bytes]] = []
 def apply() -> tuple[str, ...]:
     """Makes this process's start quick; returns the names of what was asked for."""
     chosen = os.environ.get(SWITCH, "1")
-    names = tuple(PATCHES) if chosen == "1" else tuple(n for n in chosen.split(",") if n in PATCHES)
+    names = USUAL if chosen == "1" else tuple(n for n in chosen.split(",") if n in PATCHES)
     own_caches(names)
     if not names:
         return ()
