@@ -86,4 +86,15 @@ Identity const& device_identity(int physical) {
   return (*all)[static_cast<size_t>(whole_device(physical))];
 }
 
+Peers device_peers() {
+  static Peers const peers = [] {
+    std::string const text = option_text("MEMACCT_SIM_PEERS", "nvlink");
+    if (text == "nvlink") return Peers::NvLink;
+    if (text == "pcie") return Peers::Pcie;
+    if (text != "none") fail("MEMACCT_SIM_PEERS=\"%s\" is not nvlink, pcie or none", text.c_str());
+    return Peers::None;
+  }();
+  return peers;
+}
+
 }  // namespace memacct::sim

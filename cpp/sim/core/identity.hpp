@@ -32,4 +32,8 @@ struct Identity {
 };
 [[nodiscard]] MEMACCT_SIM_API Identity const& device_identity(int physical);
 
+/// How the devices of the machine reach each other's memory: MEMACCT_SIM_PEERS.
+enum class Peers { NvLink, Pcie, None };
+[[nodiscard]] MEMACCT_SIM_API Peers device_peers();
+
 }  // namespace memacct::sim

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "../core/device.hpp"
+#include "../core/identity.hpp"
 #include "cuda_abi.hpp"
 
 using namespace memacct::sim;
@@ -64,6 +65,14 @@ MEMACCT_SIM_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int de
   if (value == nullptr) return kCudaInvalidValue;
   if (physical_index(device) < 0) return kCudaInvalidDevice;
   *value = device_attribute(attribute, physical_index(device));
+  return kCudaSuccess;
+}
+
+MEMACCT_SIM_EXPORT Result cuDeviceCanAccessPeer(int* can, int device, int peer) {
+  DRIVER_ENTRY();
+  if (can == nullptr) return kCudaInvalidValue;
+  if (physical_index(device) < 0 || physical_index(peer) < 0) return kCudaInvalidDevice;
+  *can = device != peer && device_peers() != Peers::None ? 1 : 0;
   return kCudaSuccess;
 }
 

@@ -149,9 +149,15 @@ MEMACCT_SIM_EXPORT Result nvmlDeviceGetPowerUsage(Device device, unsigned* milli
   *milliwatts = 70000;
   return kSuccess;
 }
-MEMACCT_SIM_EXPORT Result nvmlDeviceGetP2PStatus(Device device, Device, int, int* status) {
+MEMACCT_SIM_EXPORT Result nvmlDeviceGetP2PStatus(Device device, Device, int capability,
+                                                 int* status) {
   NVML_ENTRY_DEVICE(device);
-  *status = 0;  // fine
+  constexpr int kNvLink = 2;
+  constexpr int kFine = 0;
+  constexpr int kNotSupported = 5;
+  bool const there =
+      device_peers() == Peers::NvLink || (device_peers() == Peers::Pcie && capability != kNvLink);
+  *status = there ? kFine : kNotSupported;
   return kSuccess;
 }
 MEMACCT_SIM_EXPORT Result nvmlDeviceGetCpuAffinity(Device device, unsigned words,

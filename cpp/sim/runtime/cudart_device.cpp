@@ -240,7 +240,7 @@ MEMACCT_SIM_EXPORT cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int*
 }
 
 MEMACCT_SIM_EXPORT cudaError_t cudaDeviceCanAccessPeer(int* can, int a, int b) {
-  *can = a != b;
+  *can = a != b && option_text("MEMACCT_SIM_PEERS", "nvlink") != "none";
   return cudaSuccess;
 }
 

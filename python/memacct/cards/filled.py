@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from memacct._errors import ConfigError
 from memacct._units import MIB, format_bytes
@@ -12,6 +12,8 @@ from memacct.cards.catalogue import Card, all_cards, find_card, known_names, nea
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_ON_NVLINK_BOARDS = {"h20", "gh200", "h100-nvl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class FilledCard:
         compute_capability: (9, 0) for a Hopper.
         sm_count: None if not known.
         l2_bytes: None if not known.
+        peers: how several of them reach each other's memory: "nvlink", "pcie" or "none"; always an
+            assumption, by the kind of card, as machines are built differently.
         sources: of each of these by its name: an address, or the assumption in words.
     """
 
@@ -39,6 +43,7 @@ class FilledCard:
     compute_capability: tuple[int, int]
     sm_count: int | None
     l2_bytes: int | None
+    peers: Literal["nvlink", "pcie", "none"]
     sources: Mapping[str, str]
 
 
@@ -67,8 +72,17 @@ def filled_card(name: str | Card) -> FilledCard:
         compute_capability=_capability(card, sources),
         sm_count=card.sm_count,
         l2_bytes=card.l2_bytes,
+        peers=_peers(card),
         sources=sources,
     )
+
+
+def _peers(card: Card) -> Literal["nvlink", "pcie", "none"]:
+    """SXM boards are joined by NVLink; GeForce drivers give no peer access; others have PCIe's."""
+    names = f"{card.title} {card.driver_name}"
+    if "SXM" in names or card.name in _ON_NVLINK_BOARDS:
+        return "nvlink"
+    return "none" if card.unified or "GeForce" in names else "pcie"
 
 
 def _totals(card: Card, sources: dict[str, str]) -> tuple[int, int, tuple[int, int]]:

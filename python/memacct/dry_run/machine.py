@@ -56,6 +56,7 @@ def machine_settings(wanted: Machine) -> dict[str, Any]:
         "sm_count": wanted.sm_count,
         "l2_bytes": wanted.l2_bytes,
         "integrated": card is not None and card.unified,
+        "peers": filled_card(card or _MODEL).peers,
     }
 
 
@@ -73,7 +74,7 @@ def _by_name(gpu: str) -> dict[str, Any]:
     filled = filled_card(gpu)
     values = {each.name: getattr(filled, each.name) for each in fields(filled)}
     card = filled.card
-    for left_out in ("card", "cuda_total_range_bytes"):
+    for left_out in ("card", "cuda_total_range_bytes", "peers"):
         del values[left_out]
     return {**values, "gpu": card.name, "title": card.title}
 

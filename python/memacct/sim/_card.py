@@ -27,4 +27,5 @@ def card_settings(name: str | Card) -> dict[str, Any]:
         "sm_count": filled.sm_count,
         "l2_bytes": filled.l2_bytes,
         "integrated": filled.card.unified,
+        "peers": filled.peers,
     }

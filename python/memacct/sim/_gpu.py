@@ -89,6 +89,7 @@ class SimulatedGpu:
             (12, 1) where they are integrated. One for all or one each.
         sm_count: their multiprocessors; default an H100's 132.
         l2_bytes: their L2 cache; default an H100's 50 MiB.
+        peers: how they reach each other's memory.
         costs: what libraries take.
         faults: what the driver does wrong, for every program that is started here and says
             nothing else.
@@ -121,6 +122,7 @@ class SimulatedGpu:
         compute_capability: Capability | Sequence[Capability] | None = None,
         sm_count: int | Sequence[int] | None = None,
         l2_bytes: Size | Sequence[Size] | None = None,
+        peers: Literal["nvlink", "pcie", "none"] = "nvlink",
         costs: Costs | None = None,
         faults: Faults | str | None = None,
         machine: str | None = None,
@@ -148,6 +150,7 @@ class SimulatedGpu:
             "MEMACCT_SIM_NAME": name if isinstance(name, str) else "|".join(name),
             "MEMACCT_SIM_CAPABILITY": _capability_text(compute_capability),
             "MEMACCT_SIM_SM_COUNT": "" if sm_count is None else _bytes_text(sm_count),
+            "MEMACCT_SIM_PEERS": peers,
             "MEMACCT_SIM_L2_BYTES": "" if l2_bytes is None else _bytes_text(l2_bytes),
             **_costs_environ(costs),
         }

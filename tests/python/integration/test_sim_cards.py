@@ -85,18 +85,18 @@ def together(cards: Sequence[Card]) -> SimulatedGpu:
     each = {key: [values[key] for values in settings] for key in settings[0]}
     each["sm_count"] = [count or 132 for count in each["sm_count"]]
     each["l2_bytes"] = [size or 50 * MIB for size in each["l2_bytes"]]
+    del each["peers"]
     integrated = set(each.pop("integrated"))
     return SimulatedGpu(count=len(cards), integrated=integrated == {True}, **each)
 
 
-def read(gpu: SimulatedGpu) -> list[dict[str, Any]]:
+def read(gpu: SimulatedGpu, program: str = PROGRAM) -> Any:
     with gpu:
         done = gpu.run(
-            [sys.executable, "-S", "-c", PROGRAM], text=True, capture_output=True, timeout=60
+            [sys.executable, "-S", "-c", program], text=True, capture_output=True, timeout=60
         )
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,24 @@ def test_run_on_a_card(name: str, answer: str) -> None:
     )  # fmt: skip
     Path(f"/dev/shm/memacct_sim.{machine}").unlink(missing_ok=True)
     assert answer in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("h100", [1, 0, 0]), ("l4", [1, 5, 0]), ("rtx4090", [0, 5, 5])],
+)
+def test_peers_reach_each_other_as_such_cards_do(name: str, told: list[int]) -> None:
+    """Peer access by the driver; by NVML over NVLink, and reading at all (5: not supported)."""
+    reading, nvlink = 0, 2
+    show = f"""
+one, two = c_void_p(), c_void_p()
+assert cu.cuDeviceCanAccessPeer(byref(number), 0, 1) == 0
+found = [number.value]
+assert ml.nvmlDeviceGetHandleByIndex_v2(0, byref(one)) == 0
+assert ml.nvmlDeviceGetHandleByIndex_v2(1, byref(two)) == 0
+for capability in ({nvlink}, {reading}):
+    assert ml.nvmlDeviceGetP2PStatus(one, two, capability, byref(number)) == 0
+    found.append(number.value)
+print(json.dumps(found))
+"""
+    assert read(SimulatedGpu.of_card(name, count=2), PROGRAM.rsplit("assert", 1)[0] + show) == told
