@@ -76,7 +76,7 @@ def _refused(run: DryRun, refused: Refusal) -> Iterator[str]:
     yield f"Why: {refused.kind}."
     if refused.missing is not None:
         yield from _wrapped(
-            f"Missing: {format_bytes(refused.missing.bytes)}{_of(refused.missing)} of one GPU "
+            f"Missing: {format_bytes(refused.missing.bytes)}{_span(refused.missing)} of one GPU "
             f"({refused.missing.source})."
         )
     yield from _wrapped(f"vLLM: {refused.message}")
@@ -100,7 +100,7 @@ def _table(rank: Rank) -> Iterator[str]:
     titles = [
         title for title, rows in (("at the peak", rank.peak), ("serving", rank.started)) if rows
     ]
-    head = "".join(f"{title:>{_NUMBER}}{'':{_RANGE}}" for title in titles)
+    head = "".join(f"{title:>{_NUMBER}}{' range (GiB)':{_RANGE}}" for title in titles)
     yield f"{f'GPU {rank.device}, rank {rank.rank}':{_LABEL}}{head}"
     names = list(dict.fromkeys(row.name for rows in reversed(moments) for row in rows))
     if len(moments) > 1:  # what only the first has comes after the weights
@@ -127,6 +127,13 @@ def _of(amount: Amount) -> str:
     if amount.low_bytes == amount.high_bytes:
         return ""
     return f" {amount.low_bytes / GIB:.2f}-{amount.high_bytes / GIB:.2f}"
+
+
+def _span(amount: Amount) -> str:
+    """The range in a sentence; nothing where there is none."""
+    if amount.low_bytes == amount.high_bytes:
+        return ""
+    return f" ({amount.low_bytes / GIB:.2f} to {amount.high_bytes / GIB:.2f} GiB)"
 
 
 def _cache(run: DryRun) -> Iterator[str]:
@@ -177,9 +184,9 @@ def _host(run: DryRun) -> Iterator[str]:
     if host is None:
         return
     yield from _wrapped(
-        f"Host memory at start: {format_bytes(host.held.bytes)}{_of(host.held)} held by "
+        f"Host memory at start: {format_bytes(host.held.bytes)}{_span(host.held)} held by "
         f"{host.processes_count} processes, {format_bytes(host.reclaimable.bytes)}"
-        f"{_of(host.reclaimable)} page cache of the weights that the kernel may take back."
+        f"{_span(host.reclaimable)} page cache of the weights that the kernel may take back."
     )
 
 
