@@ -10,7 +10,7 @@ from .refusals import exact, refusal
 from .result import Count, DryRun, Phase, Rank, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .engine_process import Outcome
     from .request import Request
@@ -164,10 +164,19 @@ def _timeline(outcome: Outcome) -> tuple[Phase, ...]:
     found = []
     for name, file in outcome.files.items():
         rank = int(file["rank"]) if name.startswith("worker-") else None
-        for phase in file.get("phases", ()):
-            if phase["end_s"] is None:
-                continue
+        for phase in _phases(file):
             begin_s, seconds = phase["begin_s"], phase["end_s"] - phase["begin_s"]
             begun_s = begin_s - outcome.begin_s
             found.append(Phase(name=phase["name"], rank=rank, begin_s=begun_s, seconds=seconds))
     return tuple(sorted(found, key=lambda phase: (phase.begin_s, phase.rank or 0)))
+
+
+def _phases(file: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The steps that ended; compiling is counted by the engine, and within the first pass."""
+    for phase in file.get("phases", ()):
+        if phase["end_s"] is None:
+            continue
+        yield phase
+        if phase["name"] == "profile: forward pass" and file.get("compile_s"):
+            end_s = phase["begin_s"] + file["compile_s"]
+            yield {"name": "compile", "begin_s": phase["begin_s"], "end_s": end_s}

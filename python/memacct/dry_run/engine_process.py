@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LOG = "engine.log"
 ENGINE_SIDE = Path(__file__).parent / "engine_side"
-# As long as an engine with processes of its own needs to see that one of them has ended.
-_POLL_S = 0.1
+# Between two readings of host memory; a process that ends is seen at once.
+_POLL_S = 0.25
 _PLUGIN = """[vllm.general_plugins]
 memacct_dryrun = memacct_dryrun_hooks:register
 """

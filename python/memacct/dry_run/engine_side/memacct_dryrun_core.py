@@ -116,7 +116,6 @@ def _tell(record: Record, config: Any, result: Any, seen: _Seen) -> None:
         settings=resolved(config),
         kv_tokens=getattr(cache, "kv_cache_size_tokens", None) or seen.tokens,
         concurrency=getattr(cache, "kv_cache_max_concurrency", None) or seen.concurrency,
-        compile_s=getattr(config.compilation_config, "compilation_time", None),
         **{"blocks_count": getattr(result, "num_blocks", None), **_Plan.blocks},
         groups_count=len(getattr(result, "kv_cache_groups", ())) or None,
         host_pid=os.getpid(),

@@ -141,7 +141,8 @@ def _step(watched: Watched, method: str, phase: str, moment: str) -> Any:
         if method in {"initialize_from_config", "compile_or_warm_up_model"}:
             more.update(watched.caches(), pools=watched.pools())
         watched.moment(moment, **more, **watched.pages())
-        watched.record.tell(**watched.terms(), settings=watched.settings())
+        facts = {"settings": watched.settings(), "compile_s": watched.compile_s()}
+        watched.record.tell(**watched.terms(), **facts)
         return result
 
     return around

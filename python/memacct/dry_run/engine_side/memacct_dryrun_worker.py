@@ -135,6 +135,11 @@ class Watched:
             }
         return None
 
+    def compile_s(self) -> float | None:
+        """What torch.compile took of the passes so far; None where nothing is compiled."""
+        config = self.worker.vllm_config.compilation_config
+        return getattr(config, "compilation_time", None) or None
+
     def settings(self) -> dict[str, Any]:
         """What only the worker knows of its configuration."""
         runner = self.worker.model_runner
