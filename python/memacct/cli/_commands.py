@@ -41,6 +41,7 @@ COMMANDS = {
     "run": Entry("_run", "run", _ENGINES),
     "plan": Entry("_plan", "plan", _ENGINES),
     "dryrun": Entry("_dryrun", "dryrun", _ENGINES),
+    "calibrate": Entry("_calibrate", "calibrate", _ENGINES),
     "demo": Entry("_demo", "demo", _ENGINES),
     "metrics": Entry("_metrics", "metrics", _MACHINE),
     "sim": Entry("_sim", "app", _MACHINE),

@@ -28,6 +28,18 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
     python: Annotated[
         Path | None, typer.Option(help="The Python whose vLLM is run; default the one on PATH.")
     ] = None,
+    nvlink: Annotated[
+        bool | None,
+        typer.Option(help="Whether it joins the GPUs; default as such cards mostly are."),
+    ] = None,
+    driver: Annotated[
+        str | None, typer.Option(help="Version of NVIDIA's driver; default a recent one.")
+    ] = None,
+    wsl: Annotated[bool, typer.Option("--wsl", help="Below Windows (WSL2).")] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="What memacct calibrate wrote; default the user's file, if any."),
+    ] = None,
     fit: Annotated[
         str | None,
         typer.Option(help="max-model-len, utilization, max-num-seqs, tp or gpu: what still fits."),
@@ -65,8 +77,11 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
         count=count,
         neighbours_bytes=[parse_bytes(each) for each in neighbour or ()],
         python=python,
+        nvlink=nvlink,
+        driver=driver,
+        wsl=wsl,
     )
-    answers = make_answers(cache=cache, limit_s=limit, say=_say, log=log)
+    answers = make_answers(cache=cache, limit_s=limit, costs=costs, say=_say, log=log)
     if fit is not None:
         run_fit(fit, request, answers, as_json=as_json)
     if compare is not None:

@@ -119,6 +119,7 @@ def _rank(
         requested_bytes=file.get("requested_bytes"),
         free_at_start_bytes=start.get("free_memory"),
         **amounts,
+        graphs_driver_bytes=equation.graphs_driver_bytes(moments, known),
         kv_room_bytes=moments.get("profiled", {}).get("available_bytes"),
         kv_block_bytes=block_bytes,
         peak=_rows(peak),

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
     from .request import Machine
 
-# The kernels of an engine are loaded in this many steps, so that nearly all of their growth comes
-# while a model is loaded and profiled, as on a GPU, and little before the engine's first reading.
+# The kernels of an engine are loaded in this many steps, so that all of their growth comes while a
+# model is loaded and profiled, and not within a few large ones.
 _KERNEL_STEPS = 32
+# Kernels that a dry run's vLLM 0.33 launches before its first reading: their steps come on top,
+# since a figure of kernels is what comes after it.
+_EARLY_KERNELS = 3
+# Where cards of this name have NVLink and others not; PCIe cards of data centres may have bridges.
+_JOINED = ("h100", "h200", "h20", "gh200", "b200", "a100-80", "a100-40", "v100-32")
+_MAYBE_JOINED = ("h100-pcie", "h100-nvl", "a100-80-pcie", "a40", "a6000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +35,17 @@ class Costs:
 
     Attributes:
         context: a CUDA context when it is made; before the engine's first reading.
-        kernels: by how much it grows while kernels are loaded, up to the end of the profiling pass.
+        kernels: by how much it grows while kernels are loaded, from the engine's first reading to
+            the end of its profiling pass.
         cublas: a cuBLAS handle; before the first reading from vLLM 0.33 on.
-        nccl: all communicators until the first reading.
-        nccl_later: what collectives take in the profiling pass, within the engine's budget.
+        nccl: a communicator of NCCL when it is made; vLLM's are all made before the first reading.
+        nccl_first: its first collective, which connects it; likewise.
+        collectives: what several GPUs take in the profiling pass, within the budget: workspaces
+            of FlashInfer's all-reduce, NCCL's buffers for large messages.
         graph: an instantiated CUDA graph.
         graph_node: each node of one.
-        wsl: what Windows' driver takes besides, within the budget.
+        wsl: what Windows takes besides, before the first reading.
+        wsl_later: likewise within the budget.
         notes: what is assumed, for people.
     """
 
@@ -43,10 +53,12 @@ class Costs:
     kernels: Amount
     cublas: Amount
     nccl: Amount
-    nccl_later: Amount
+    nccl_first: Amount
+    collectives: Amount
     graph: Amount
     graph_node: Amount
     wsl: Amount
+    wsl_later: Amount
     notes: tuple[str, ...] = field(default=())
 
     def terms(self) -> dict[str, Amount]:
@@ -55,15 +67,21 @@ class Costs:
             each.name: getattr(self, each.name) for each in fields(self) if each.name != "notes"
         }
 
+    @property
+    def simulated_context_bytes(self) -> int:
+        """What a context is set to take on the simulated GPU: what Windows takes comes as early."""
+        return self.context.bytes + self.wsl.bytes
+
     def simulated(self) -> SimulatedCosts:
         """The central values for the simulated GPU; the context is its own setting there."""
-        loaded = self.kernels.bytes + self.wsl.bytes
+        step = -(-self.kernels.bytes // _KERNEL_STEPS)
+        later = self.collectives.bytes + self.wsl_later.bytes
         return SimulatedCosts(
-            kernel_bytes=-(-loaded // _KERNEL_STEPS),
-            kernels_limit_bytes=loaded,
+            kernel_bytes=step + -(-later // _KERNEL_STEPS),
+            kernels_limit_bytes=self.kernels.bytes + later + _EARLY_KERNELS * step,
             cublas_bytes=self.cublas.bytes,
             nccl_bytes=self.nccl.bytes,
-            nccl_first_bytes=self.nccl_later.bytes,
+            nccl_first_bytes=self.nccl_first.bytes,
             graph_bytes=self.graph.bytes,
             graph_node_bytes=self.graph_node.bytes,
         )
@@ -74,6 +92,7 @@ def known_costs(
     *,
     tensor_parallel_size: int,
     nvlink: bool | None = None,
+    vllm: str | None = None,
     torch: str | None = None,
     cuda: str | None = None,
     driver: str | None = None,
@@ -89,7 +108,8 @@ def known_costs(
     Args:
         machine: the card by its name in the catalogue and the driver's.
         tensor_parallel_size: GPUs of one engine that exchange tensors.
-        nvlink: whether they are joined by NVLink; None is not known.
+        nvlink: whether they are joined by NVLink; None: as cards of this name mostly are.
+        vllm: its version; None for a recent one.
         torch: its version; None takes any measurement.
         cuda: the version that torch is built for.
         driver: its version; None for a recent one.
@@ -104,7 +124,8 @@ def known_costs(
         card=card.name if card else None,
         architecture=card.architecture if card else None,
         driver=_branch(driver),
-        nvlink=nvlink,
+        vllm=_minor(vllm),
+        nvlink=_usually_joined(card.name) if nvlink is None and card else nvlink,
         wsl=wsl,
     )
     found = _public(where, alone=tensor_parallel_size == 1)
@@ -125,11 +146,13 @@ def _public(where: Where, *, alone: bool) -> Costs:
         context=amount_for("context", where),
         kernels=amount_for("kernels", where),
         cublas=_within("in the figure of the kernels, which logs do not tell apart"),
-        nccl=nothing if alone else amount_for("nccl", where),
-        nccl_later=nothing if alone else amount_for("nccl_later", where),
+        nccl=nothing if alone else _within("in the figure of its first collective"),
+        nccl_first=nothing if alone else amount_for("nccl_first", where),
+        collectives=nothing if alone else amount_for("collectives", where),
         graph=_within("in the figure of its nodes"),
         graph_node=amount_for("graph_node", where),
         wsl=amount_for("wsl", where),
+        wsl_later=amount_for("wsl_later", where),
         notes=tuple(notes),
     )
 
@@ -145,9 +168,25 @@ def _measured(public: Costs, measured: Calibration) -> Costs:
         raise ConfigError(f"the calibration of {measured.card} has unknown figures: {unknown}")
     terms = {**public.terms(), **measured.figures}
     if "kernels" in measured.figures:
-        # A measured start has all that Windows takes in its kernels.
-        terms["wsl"] = _within("measured with the kernels")
+        # What was measured below Windows has all that it takes.
+        terms["wsl_later"] = _within("measured with the kernels")
+    if "context" in measured.figures:
+        terms["wsl"] = _within("measured with the context")
     return Costs(**terms, notes=(*measured.notes, *(n for n in public.notes if "NVLink" in n)))
+
+
+def _usually_joined(card: str) -> bool | None:
+    if card in _MAYBE_JOINED:
+        return None
+    return card in _JOINED
+
+
+def _minor(version: str | None) -> tuple[int, int] | None:
+    """(0, 33) of "0.33.0"."""
+    parts = (version or "").split(".")[:2]
+    return (
+        (int(parts[0]), int(parts[1])) if len(parts) > 1 and all(map(str.isdigit, parts)) else None
+    )
 
 
 def _branch(driver: str | None) -> int | None:

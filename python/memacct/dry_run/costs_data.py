@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Where:
         card: its name in the catalogue; None where only a size was given.
         architecture: NVIDIA's name of its generation.
         driver: its branch, such as 580; None is not known, and taken for a recent one.
+        vllm: its version as (major, minor); None for a recent one.
         nvlink: the GPUs are joined by it; None is not known.
         wsl: below Windows.
     """
@@ -38,8 +39,25 @@ class Where:
     card: str | None
     architecture: str | None
     driver: int | None = None
+    vllm: tuple[int, int] | None = None
     nvlink: bool | None = None
     wsl: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Versions from one on and before another; None has no such end."""
+
+    first: tuple[int, ...] | None
+    end: tuple[int, ...] | None
+
+    def has(self, version: tuple[int, ...] | None) -> bool:
+        """Whether a version is within; None is a recent one, beyond every end."""
+        if version is None:
+            return self.end is None
+        return (self.first is None or self.first <= version) and (
+            self.end is None or version < self.end
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +69,9 @@ class CostReading:
     architecture: str | None
     nvlink: bool | None
     wsl: bool | None
-    driver_from: int | None
-    driver_before: int | None
+    architectures: tuple[str, ...]
+    drivers: Span
+    vllms: Span
 
     def holds(self, where: Where) -> bool:
         """Whether its conditions do not contradict `where`."""
@@ -60,9 +79,11 @@ class CostReading:
             return False
         if self.wsl is not None and self.wsl != where.wsl:
             return False
-        if where.driver is None:
-            return self.driver_before is None
-        return (self.driver_from or 0) <= where.driver < (self.driver_before or 1 << 30)
+        known = self.architectures and where.architecture
+        if known and where.architecture not in self.architectures:
+            return False
+        driver = None if where.driver is None else (where.driver,)
+        return self.drivers.has(driver) and self.vllms.has(where.vllm)
 
 
 def amount_for(term: str, where: Where) -> Amount:
@@ -75,6 +96,8 @@ def amount_for(term: str, where: Where) -> Amount:
     Raises:
         KeyError: no reading of that term.
     """
+    if where.nvlink is None and any(each.nvlink is not None for each in _readings()[term]):
+        return _either([amount_for(term, replace(where, nvlink=link)) for link in (False, True)])
     usable = [each for each in _readings()[term] if each.holds(where)]
     if not usable:
         return Amount(bytes=0, low_bytes=0, high_bytes=0, source="does not arise here")
@@ -88,6 +111,16 @@ def amount_for(term: str, where: Where) -> Amount:
         low_bytes=min(low, value),
         high_bytes=max(high, value),
         source=f"{name}; range: {spread}; {told}",
+    )
+
+
+def _either(each: Sequence[Amount]) -> Amount:
+    """What is one or the other: between them."""
+    return Amount(
+        bytes=sum(one.bytes for one in each) // len(each),
+        low_bytes=min(one.low_bytes for one in each),
+        high_bytes=max(one.high_bytes for one in each),
+        source="without NVLink or with it: " + "; or ".join(one.source for one in each),
     )
 
 
@@ -157,6 +190,15 @@ def _reading(values: Mapping[str, Any], sources: Mapping[str, str]) -> CostReadi
         architecture=card.architecture if card else values.get("architecture"),
         nvlink=values.get("nvlink"),
         wsl=values.get("wsl"),
-        driver_from=values.get("driver_from"),
-        driver_before=values.get("driver_before"),
+        architectures=tuple(values.get("architectures", ())),
+        drivers=_span(values, "driver"),
+        vllms=_span(values, "vllm"),
     )
+
+
+def _span(values: Mapping[str, Any], of: str) -> Span:
+    first, end = (
+        tuple(map(int, str(values[name]).split("."))) if name in values else None
+        for name in (f"{of}_from", f"{of}_before")
+    )
+    return Span(first=first, end=end)

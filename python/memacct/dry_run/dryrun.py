@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,13 @@ from .machine import machine
 from .model_folder import find_model
 from .ranges import with_ranges
 from .request import Request
-from .start import LIMIT_S, costs_of, run_exact
+from .request_costs import costs_of, told_costs
+from .start import LIMIT_S, run_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .costs import Costs
     from .result import DryRun
 
 # Set in a shell, these change an engine as if they stood before its command.
@@ -33,6 +35,9 @@ def make_request(
     count: int = 1,
     neighbours_bytes: Sequence[int] = (),
     python: str | os.PathLike[str] | None = None,
+    nvlink: bool | None = None,
+    driver: str | None = None,
+    wsl: bool = False,
 ) -> Request:
     """The request that a command stands for.
 
@@ -42,6 +47,9 @@ def make_request(
         count: GPUs of the machine.
         neighbours_bytes: what others hold on every GPU, one process each.
         python: the interpreter whose vLLM is run; default the one that `find_python` finds.
+        nvlink: whether it joins the GPUs; default as cards of that name mostly are.
+        driver: its version; default a recent one.
+        wsl: below Windows.
 
     Raises:
         ConfigError: any of it is wrong; the sentence names it.
@@ -53,7 +61,9 @@ def make_request(
     return Request(
         model=model,
         arguments=parsed.arguments,
-        machine=machine(gpu, count, neighbours_bytes),
+        machine=replace(
+            machine(gpu, count, neighbours_bytes), nvlink=nvlink, driver=driver, wsl=wsl
+        ),
         python=engine.python,
         environ={**exported, **parsed.environ},
     )
@@ -66,6 +76,10 @@ def dryrun(
     count: int = 1,
     neighbours_bytes: Sequence[int] = (),
     python: str | os.PathLike[str] | None = None,
+    nvlink: bool | None = None,
+    driver: str | None = None,
+    wsl: bool = False,
+    costs: str | os.PathLike[str] | None = None,
     cache: bool = True,
     limit_s: float = LIMIT_S,
     say: Callable[[str], None] = lambda _: None,
@@ -81,6 +95,10 @@ def dryrun(
         neighbours_bytes: what others hold on every GPU, one process each.
         python: the interpreter whose vLLM is run; default MEMACCT_ENGINE_PYTHON, that of the
             `vllm` on PATH, or this one.
+        nvlink: whether it joins the GPUs; default as cards of that name mostly are.
+        driver: the version of NVIDIA's driver; default a recent one.
+        wsl: below Windows.
+        costs: a file that ``memacct calibrate`` wrote; default the user's, if there is one.
         cache: answer without a start where an equal request was answered before, or where it can
             be reckoned exactly from one (docs/dryrun-search.md); and keep this answer.
         limit_s: after this many seconds the engine is ended, and that is an error.
@@ -100,15 +118,23 @@ def dryrun(
         below a second from the cache.
     """
     request = make_request(
-        command, gpu=gpu, count=count, neighbours_bytes=neighbours_bytes, python=python
+        command,
+        gpu=gpu,
+        count=count,
+        neighbours_bytes=neighbours_bytes,
+        python=python,
+        nvlink=nvlink,
+        driver=driver,
+        wsl=wsl,
     )
-    return make_answers(cache=cache, limit_s=limit_s, say=say, log=log)(request)
+    return make_answers(cache=cache, limit_s=limit_s, costs=costs, say=say, log=log)(request)
 
 
 def make_answers(
     *,
     cache: bool,
     limit_s: float = LIMIT_S,
+    costs: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = lambda _: None,
     log: str | os.PathLike[str] | None = None,
 ) -> Answers:
@@ -117,19 +143,21 @@ def make_answers(
     Args:
         cache: use and fill the folder of answers.
         limit_s: after this many seconds an engine is ended.
+        costs: a file that ``memacct calibrate`` wrote; default the user's, if there is one.
         say: called with a line for people about what goes on.
         log: where an engine's log goes; an answer from the cache has none, so there is a start.
     """
     where = None if log is None else Path(log)
+    file = None if costs is None else Path(costs)
+
+    def known(request: Request) -> Costs:
+        return costs_of(request, calibration=file)
+
     return Answers(
-        run=lambda request: run_exact(request, limit_s=limit_s, say=say, log=where),
-        costs=_told,
-        finish=lambda found: with_ranges(found, costs_of(found.request)),
+        run=lambda request: run_exact(
+            request, limit_s=limit_s, say=say, costs=known(request), log=where
+        ),
+        costs=lambda request: told_costs(known(request)),
+        finish=lambda found: with_ranges(found, known(found.request)),
         cache=Cache(folder=default_folder()) if cache and log is None else None,
     )
-
-
-def _told(request: Request) -> dict[str, object]:
-    """What a run of the request is told of libraries' costs: it determines the exact numbers."""
-    costs = costs_of(request)
-    return {"context_bytes": costs.context.bytes, **asdict(costs.simulated())}

@@ -117,12 +117,7 @@ def started_rows(
         return None
     before, captured = moments.get("before capture"), moments.get("captured")
     pools = _grown(before, captured, "reserved_bytes")
-    outside = 0
-    if before is not None and captured is not None:
-        after_bytes, before_bytes = (
-            non_torch_bytes(reading, known) or 0 for reading in (captured, before)
-        )
-        outside = min(max(after_bytes - before_bytes, 0), rows[NON_TORCH])
+    outside = min(graphs_driver_bytes(moments, known) or 0, rows[NON_TORCH])
     tensors = int(started["allocated_bytes"]) - _grown(before, captured, "allocated_bytes")
     weights = min(weights_bytes, tensors)
     caches = min(kv_cache_bytes, tensors - weights)
@@ -135,6 +130,13 @@ def started_rows(
         NON_TORCH: rows[NON_TORCH] - outside,
     }
     return _ordered(rows)
+
+
+def graphs_driver_bytes(moments: Mapping[str, Any], known: Known) -> int | None:
+    """What the driver took while graphs were captured; None if they were not, or not read."""
+    readings = (moments.get("before capture"), moments.get("captured"))
+    before, after = (None if one is None else non_torch_bytes(one, known) for one in readings)
+    return None if before is None or after is None else max(after - before, 0)
 
 
 def _grown(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, name: str) -> int:

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
     from .costs import Costs
     from .request import Machine
-    from .result import Amount, Count, DryRun, Rank, Row
+    from .result import Amount, Count, DryRun, Rank, Refusal, Row
 
 # Kernels that do nothing feed back no sizes and tune nothing: what the engine itself allocates
 # on a GPU is not quite what it allocates here. Of the size of a few of PyTorch's segments.
 ENGINE_BYTES = 64 * MIB
+
+# vLLM's own and PyTorch's, where several GPUs share a layer.
+_COMMUNICATORS = 2
 
 # Rows of a device equation (`memacct.dry_run.equation`) that the costs leave open.
 _CONTEXT = "CUDA context"
@@ -44,6 +47,7 @@ def with_ranges(run: DryRun, costs: Costs) -> DryRun:
     return replace(
         run,
         ranks=ranks,
+        refusal=_refusal(run, costs),
         kv_tokens=_count(run.kv_tokens, tightest),
         concurrency=_count(run.concurrency, tightest),
         notes=(*notes, *_doubts(run, ranks)),
@@ -53,11 +57,10 @@ def with_ranges(run: DryRun, costs: Costs) -> DryRun:
 def widen(rank: Rank, costs: Costs, *, machine: Machine) -> Rank:
     """One worker's numbers with their ranges."""
     graphs = _graph_offsets(rank, costs)
-    inside = [*_inside(costs), _offsets(costs.cublas)]
-    requested = _requested(rank, machine)
-    room = [*inside, graphs, requested, (ENGINE_BYTES, ENGINE_BYTES)]
-    below, above = _quadrature(room)
-    outside = _quadrature([_offsets(costs.context), _offsets(costs.nccl)])
+    inside = _inside(costs)
+    below, above = _room(rank, costs, machine)
+    context = _quadrature([_offsets(costs.context), _offsets(costs.wsl)])
+    outside = _quadrature([context, _communicator(costs)])
     amounts: dict[str, Any] = {
         "non_torch": _around(rank.non_torch, *_quadrature(inside)),
         "activation_peak": _around(rank.activation_peak, ENGINE_BYTES, ENGINE_BYTES),
@@ -65,11 +68,11 @@ def widen(rank: Rank, costs: Costs, *, machine: Machine) -> Rank:
         "graphs": _around(rank.graphs, *graphs),
         # What costs less leaves more room, and the other way round.
         "kv_cache": _around(rank.kv_cache, above, below),
-        "context": _around(rank.context, *_offsets(costs.context)),
+        "context": _around(rank.context, *context),
     }
     by_row = {
-        _CONTEXT: _offsets(costs.context),
-        _NON_TORCH: _quadrature([*inside, _offsets(costs.nccl)]),
+        _CONTEXT: context,
+        _NON_TORCH: _quadrature([*inside, _communicator(costs)]),
         _GRAPHS: graphs,
         _KV_CACHE: (above, below),
         _FREE: _swapped(_quadrature([outside, graphs])),
@@ -91,9 +94,22 @@ def _offsets(amount: Amount) -> Offsets:
 
 def _inside(costs: Costs) -> list[Offsets]:
     """Terms within the engine's budget; kernels and Windows have one cause, the driver."""
-    kernels, windows = _offsets(costs.kernels), _offsets(costs.wsl)
+    kernels, windows = _offsets(costs.kernels), _offsets(costs.wsl_later)
     driver = (kernels[0] + windows[0], kernels[1] + windows[1])
-    return [driver, _offsets(costs.nccl_later)]
+    return [driver, _offsets(costs.collectives), _offsets(costs.cublas)]
+
+
+def _room(rank: Rank, costs: Costs, machine: Machine) -> Offsets:
+    """By how much what an engine's budget loses to all but its KV cache may be less, and more."""
+    engine = (ENGINE_BYTES, ENGINE_BYTES)
+    graphs, requested = _graph_offsets(rank, costs), _requested(rank, machine)
+    return _quadrature([*_inside(costs), graphs, requested, engine])
+
+
+def _communicator(costs: Costs) -> Offsets:
+    """Communicators with their first collective: the engine's own and PyTorch's are alike."""
+    made, first = _offsets(costs.nccl), _offsets(costs.nccl_first)
+    return _COMMUNICATORS * (made[0] + first[0]), _COMMUNICATORS * (made[1] + first[1])
 
 
 def _graph_offsets(rank: Rank, costs: Costs) -> Offsets:
@@ -165,16 +181,22 @@ def _count(count: Count | None, room: Amount | None) -> Count | None:
     )
 
 
+def _refusal(run: DryRun, costs: Costs) -> Refusal | None:
+    """Why it does not start, with the range of what is missing."""
+    found = run.refusal
+    if found is None or found.missing is None or not run.ranks:
+        return found
+    offsets = _room(run.ranks[0], costs, run.request.machine)
+    missing = _around(found.missing, *offsets)
+    if missing is None or missing.low_bytes > 0:
+        return replace(found, missing=missing)
+    may = "what is missing is within the range of the costs: it may start after all"
+    return replace(found, missing=missing, suggestions=(*found.suggestions, may))
+
+
 def _doubts(run: DryRun, ranks: tuple[Rank, ...]) -> tuple[str, ...]:
     """Where the verdict itself is within the ranges."""
     least = min((rank.kv_cache.low_bytes for rank in ranks if rank.kv_cache), default=None)
     if run.verdict == "starts" and least is not None and least <= 0:
         return ("it may not start: at the low end of the range nothing is left for the KV cache",)
-    missing = run.refusal.missing if run.refusal else None
-    open_bytes = max(
-        (rank.non_torch.high_bytes - rank.non_torch.low_bytes for rank in ranks if rank.non_torch),
-        default=0,
-    )
-    if missing is not None and missing.bytes < open_bytes:
-        return ("it may start after all: what is missing is within the range of the costs",)
     return ()

@@ -25,6 +25,9 @@ class Machine:
         l2_bytes: None likewise.
         count: GPUs.
         neighbours_bytes: what others hold on every GPU, one process each.
+        nvlink: the GPUs are joined by it; None: as cards of that name mostly are.
+        driver: its version; None: a recent one.
+        wsl: below Windows.
         sources: where each figure comes from, by its name here; those that are given or assumed
             say so.
     """
@@ -39,6 +42,9 @@ class Machine:
     l2_bytes: int | None = None
     count: int = 1
     neighbours_bytes: tuple[int, ...] = ()
+    nvlink: bool | None = None
+    driver: str | None = None
+    wsl: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 from memacct.sim import SimulatedGpu
 from memacct.sim._tenant import control_path
 
-from .arguments import number_of
 from .assemble import answer
-from .costs import known_costs
 from .engine_process import LOG, EngineProcess, engine_environ
-from .engine_python import about
 from .machine import machine_settings
 from .model_folder import make_folder
 from .neighbours import start_neighbours
 from .ranges import with_ranges
 from .refusals import EngineError
+from .request_costs import costs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +51,7 @@ def run_exact(
         limit_s: after this many seconds the engine is ended.
         say: called with a line for people about what goes on.
         log: where the engine's log goes; default it is thrown away with an answer.
-        costs: what kernels that do nothing do not show; default what is known of the machine.
+        costs: what kernels that do nothing do not show; default what `costs_of` knows.
 
     Raises:
         ConfigError: the model is none, or the engine refuses what it was given.
@@ -73,18 +71,6 @@ def run_exact(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def costs_of(request: Request, **known: Any) -> Costs:
-    """What is known of the costs on the request's machine.
-
-    Args:
-        request: its machine, its engine's versions and how many GPUs share a layer.
-        known: what else is known of the machine; see `known_costs`.
-    """
-    size = number_of(request.arguments, "--tensor-parallel-size") or 1
-    torch = about(request.python).torch
-    return known_costs(request.machine, tensor_parallel_size=size, torch=torch, **known)
-
-
 def _run(
     request: Request, folder: Path, limit_s: float, say: Callable[[str], None], costs: Costs
 ) -> DryRun:
@@ -94,7 +80,7 @@ def _run(
     with ExitStack() as stack:
         settings = {
             **machine_settings(machine),
-            "context_bytes": costs.context.bytes,
+            "context_bytes": costs.simulated_context_bytes,
             "costs": costs.simulated(),
         }
         gpu = stack.enter_context(SimulatedGpu(**settings))
@@ -110,7 +96,7 @@ def _run(
         return answer(
             request,
             outcome,
-            context_bytes=costs.context.bytes,
+            context_bytes=costs.simulated_context_bytes,
             neighbours=[one.pid for one in neighbours],
             checkpoint_bytes=made.checkpoint_bytes,
             notes=made.notes,

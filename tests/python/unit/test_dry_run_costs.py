@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dry_runs import a_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +21,8 @@ from memacct.dry_run.calibration_file import (
 )
 from memacct.dry_run.costs import Costs, known_costs
 from memacct.dry_run.machine import machine
-from memacct.dry_run.ranges import ENGINE_BYTES, widen
-from memacct.dry_run.result import Amount, Rank, Row
+from memacct.dry_run.ranges import ENGINE_BYTES, widen, with_ranges
+from memacct.dry_run.result import Amount, Count, DryRun, Rank, Refusal, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +71,22 @@ def test_every_term_is_within_its_range_and_names_its_source(
 
 
 def test_a_card_that_was_read_has_its_own_reading() -> None:
-    assert of("h100").kernels.bytes == round(0.14 * GIB)
+    assert of("h100").kernels.bytes == round(0.25 * GIB)
     assert "of this card" in of("h100").kernels.source
+
+
+def test_an_older_engine_has_its_own_readings() -> None:
+    assert of("h100", vllm="0.11.0").kernels.bytes == round(0.14 * GIB)
+    assert of("h100", vllm="0.33.0").kernels == of("h100").kernels
+    old, new = (
+        of("h100", vllm=v, tensor_parallel_size=2).collectives for v in ("0.11.0", "0.19.0")
+    )
+    assert old.bytes < new.bytes
+
+
+def test_only_generations_that_fuse_all_reduce_have_its_workspaces() -> None:
+    hopper, ampere = (of(gpu, tensor_parallel_size=2).collectives for gpu in ("h200", "a100-80"))
+    assert hopper.bytes > ampere.bytes
 
 
 def test_what_is_not_known_of_a_card_is_a_wider_range() -> None:
@@ -87,16 +102,16 @@ def test_a_size_says_that_its_card_is_not_known() -> None:
 
 def test_one_gpu_has_no_communicator() -> None:
     alone = of("h100")
-    assert (alone.nccl.high_bytes, alone.nccl_later.high_bytes) == (0, 0)
+    assert (alone.nccl_first.high_bytes, alone.collectives.high_bytes) == (0, 0)
 
 
 def test_nvlink_costs_more_and_not_knowing_it_spans_both() -> None:
     joined, apart, unknown = (
-        of("l40", tensor_parallel_size=4, nvlink=nvlink) for nvlink in (True, False, None)
+        of("a40", tensor_parallel_size=4, nvlink=nvlink) for nvlink in (True, False, None)
     )
-    assert joined.nccl.bytes > apart.nccl.high_bytes
-    assert unknown.nccl.high_bytes >= joined.nccl.bytes
-    assert unknown.nccl.low_bytes <= apart.nccl.bytes
+    assert joined.nccl_first.bytes > apart.nccl_first.high_bytes
+    assert unknown.nccl_first.high_bytes >= joined.nccl_first.bytes
+    assert unknown.nccl_first.low_bytes <= apart.nccl_first.bytes
     assert any("NVLink" in note for note in unknown.notes)
 
 
@@ -112,12 +127,21 @@ def test_windows_costs_only_there() -> None:
     assert of("rtx5090", wsl=True).wsl.high_bytes > 0
 
 
+def test_cards_that_are_sold_joined_need_not_be_told_so() -> None:
+    assert of("h100", tensor_parallel_size=2) == of("h100", tensor_parallel_size=2, nvlink=True)
+    assert of("l4", tensor_parallel_size=2) == of("l4", tensor_parallel_size=2, nvlink=False)
+
+
 def test_the_simulated_gpu_is_told_the_central_values() -> None:
     costs = of("rtx5090", wsl=True, tensor_parallel_size=2, nvlink=False)
     told = costs.simulated()
-    assert told.kernels_limit_bytes == costs.kernels.bytes + costs.wsl.bytes
-    assert int(told.kernel_bytes) * 32 >= int(told.kernels_limit_bytes or 0)
+    within = costs.kernels.bytes + costs.collectives.bytes + costs.wsl_later.bytes
+    # What comes before an engine's first reading is on top.
+    early = 3 * -(-costs.kernels.bytes // 32)
+    assert told.kernels_limit_bytes == within + early
     assert told.graph_node_bytes == costs.graph_node.bytes
+    assert told.nccl_first_bytes == costs.nccl_first.bytes
+    assert costs.simulated_context_bytes == costs.context.bytes + costs.wsl.bytes
 
 
 # ---- a measurement of the user's own
@@ -255,8 +279,8 @@ def test_what_costs_more_leaves_less_cache() -> None:
 
 def test_different_causes_add_up_in_quadrature_and_one_cause_linearly() -> None:
     kernels, later = open_amount(0, 0, 3 * GIB), open_amount(0, 0, 4 * GIB)
-    apart = widen(RANK, replace(NOTHING, kernels=kernels, nccl_later=later), machine=H100)
-    together = widen(RANK, replace(NOTHING, kernels=kernels, wsl=later), machine=H100)
+    apart = widen(RANK, replace(NOTHING, kernels=kernels, collectives=later), machine=H100)
+    together = widen(RANK, replace(NOTHING, kernels=kernels, wsl_later=later), machine=H100)
     assert apart.non_torch is not None
     assert together.non_torch is not None
     assert apart.non_torch.high_bytes == 200 * MIB + 5 * GIB
@@ -283,6 +307,49 @@ def test_the_cards_total_leaves_its_part_open() -> None:
     found = widen(rank, NOTHING, machine=H100)
     assert found.kv_cache is not None
     assert found.kv_cache.high_bytes > 10 * GIB + ENGINE_BYTES
+
+
+def a_run(**changed: object) -> DryRun:
+    return DryRun(
+        **{  # type: ignore[arg-type]
+            "request": replace(a_request(), machine=H100),
+            "verdict": "starts",
+            "versions": {},
+            "settings": {},
+            "ranks": (RANK,),
+            "kv_tokens": Count(value=1000.0, low=1000.0, high=1000.0),
+            **changed,
+        }
+    )
+
+
+def test_tokens_are_in_proportion_to_the_room() -> None:
+    costs = replace(NOTHING, kernels=open_amount(0, 0, 5 * GIB))
+    found = with_ranges(a_run(), costs).kv_tokens
+    assert found is not None
+    assert found.value == 1000.0
+    assert found.low == pytest.approx(500, rel=1e-3)
+
+
+def test_an_engine_that_hardly_starts_is_told_to_be_one() -> None:
+    costs = replace(NOTHING, kernels=open_amount(0, 0, 11 * GIB), notes=("of costs",))
+    found = with_ranges(a_run(notes=("of the run",)), costs)
+    assert found.notes[:2] == ("of the run", "of costs")
+    assert any("may not start" in note for note in found.notes)
+    assert not any("may not start" in note for note in with_ranges(a_run(), NOTHING).notes)
+
+
+def test_what_is_missing_has_a_range_and_may_be_nothing() -> None:
+    refusal = Refusal(kind="weights", message="no", missing=exact(300 * MIB))
+    run = a_run(verdict="does not fit", refusal=refusal, kv_tokens=None)
+    costs = replace(NOTHING, kernels=open_amount(GIB, 2 * GIB, GIB))
+    wide, narrow = (with_ranges(run, each).refusal for each in (costs, NOTHING))
+    assert wide is not None
+    assert narrow is not None
+    assert wide.missing is not None
+    assert wide.missing.high_bytes > GIB
+    assert any("may start" in each for each in wide.suggestions)
+    assert not narrow.suggestions
 
 
 @given(

@@ -28,6 +28,7 @@ PYTHON = [
     {"doctor", "launch"},
     {"report", "sim"},
     {"dry_run", "demo", "look", "exporter"},
+    {"calibration"},
     {"integrations", "cli"},  # which never meet
     {"", "__main__"},  # the package itself
 ]

@@ -1,0 +1,1 @@
+"""Programs that run in the engine's Python, as files of their own, without memacct."""
