@@ -4,6 +4,7 @@
 #   make test-engines  the tests that start real vLLM engines (CUDA build on a simulated GPU, and CPU build)
 #   make matrix        the vLLM plugin in every version from 0.11.0 on: docs/vllm-versions.md (an hour; VERSIONS="0.11.0 cpu", KEEP=1)
 #   make dryrun-logs   public start-up logs foretold, each in its own vLLM version: docs/dryrun-logs.md (hours; VERSIONS="0.31.0 0.24.0", KEEP=1)
+#   make dryrun-models which models and modes start, into docs/dryrun-models.md (an hour; resumable; DRYRUN_ARGS="--only REGEX" or "--again REGEX")
 #   make bench         what memacct's own calls cost
 #   make gpu           asks a real GPU all that memacct assumes of it (with the python3 that is there)
 #   make fuzz          the parsers of kernel text under libFuzzer, ASan and UBSan (minutes; needs clang)
@@ -28,7 +29,7 @@ FUZZ_RUNS ?= 10000000
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engines matrix dryrun-logs bench gpu fuzz tsan check clean prerequisites install wheel
+.PHONY: demo test test-engines matrix dryrun-logs dryrun-models bench gpu fuzz tsan check clean prerequisites install wheel
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f ! -name '*.pyc')
 WHEELS := build/wheels
@@ -133,6 +134,10 @@ matrix: $(VENV)/.stamp-memacct
 dryrun-logs: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q uv || echo "no uv: pip installs the engines, slower"
 	@UV_CACHE_DIR=$${UV_CACHE_DIR:-$$PWD/.memacct/uv-cache} UV_LINK_MODE=hardlink $(VENV)/bin/python -m bench.dryrun --versions "$(VERSIONS)" $(if $(KEEP),--keep) $(DRYRUN_ARGS)
+
+dryrun-models: $(VENV)/.stamp-memacct $(VENV_GPU)/.stamp-memacct
+	@$(VENV)/bin/python -m bench.dryrun.models_start --save $(DRYRUN_ARGS)
+	@$(VENV)/bin/python -m bench.dryrun.models_page
 
 bench: $(VENV)/.stamp-memacct
 	@$(VENV)/bin/python $(PIP) install -q --group bench

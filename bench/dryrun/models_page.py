@@ -22,16 +22,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "dryrun-models.md"
 GIB = 1 << 30
 INTRODUCTION = """# What starts in a dry run
 
-Each line below is a start of the real vLLM {vllm} (torch {torch}) with made-up weights on a
-simulated GPU: `bench/dryrun/models_start.py` (`make dryrun-models`). The models are public ones, by
-their `config.json` alone (`bench/dryrun/models/`); most are cut to a few layers, because what an
-architecture needs to start is in its first layers. Figures are of the cut model, on the first GPU.
-"Starts" means that the engine serves after it, with a KV cache. The time is that of two shared
-cores, with nothing cached; the host memory is what all its processes held at most.
+Each line below is a start of the real vLLM 0.33.0 (torch 2.14.0, CUDA 13.0) with made-up weights on
+a simulated GPU, with the defaults of `vllm serve` but for the options told: `make dryrun-models`
+(`bench/dryrun/models_start.py`; one line again: `make dryrun-models DRYRUN_ARGS="--again REGEX"`).
+The models are public ones, by their `config.json` alone (`bench/dryrun/models/`); most are cut to a
+few layers, because what an architecture needs to start is in its first layers. Weights, peak and KV
+tokens are those of the cut model, on the first GPU; "host" is what the engine held of the host's
+memory. Lines with a ° were started in forks of one process that had imported vLLM: "host" is the
+peak resident set of their process then, and their time lacks the imports. All times are those of
+two cores that others used too.
 
 Where a folder has only config.json, memacct makes a tokenizer, and for a multimodal model a
 processor with the settings that were published with a model of that type
 (`python/memacct/dry_run/processors.json`); a model's own files are used where they are there.
+Convolutions of encoders have their outputs, but not the workspace that cuDNN would take. The memory
+of custom all-reduce is counted; what is written to it is not shared.
 
 """
 HEAD = "| {} | options | layers | GPUs | outcome | weights | peak | KV tokens | host | time |\n"
@@ -48,7 +53,9 @@ def shown(case: Case) -> str:
     common = {*EAGER, *LENGTH}
     text = " ".join(option for option in case.options if option not in common)
     variables = " ".join(f"{name}={value}" for name, value in case.environ)
-    both = f"{variables} {text}".strip().replace("{", "").replace("}", "")
+    both = f"{variables} {text}".strip()
+    for name, _ in case.drafts:
+        both = both.replace("{" + name + "}", name)
     return f"`{both}`" if both else ""
 
 
@@ -65,7 +72,7 @@ def row(case: Case, found: Mapping[str, Any]) -> str:
         gib(found.get("activation_bytes")),
         "–" if tokens is None else f"{round(tokens):,}",
         gib(found.get("host_bytes")),
-        f"{found['took_s']:.0f} s",
+        f"{found['took_s']:.0f} s{'°' if found['how'] == 'fork' else ''}",
     )
     return f"| {' | '.join(cells)} |\n"
 
@@ -96,8 +103,7 @@ def refused(results: Mapping[str, Any]) -> Iterator[str]:
 
 def page(results: Mapping[str, Any]) -> str:
     """The whole page."""
-    versions = next(found["versions"] for found in results.values() if "versions" in found)
-    parts = [INTRODUCTION.format(vllm=versions["vllm"], torch=versions["torch"])]
+    parts = [INTRODUCTION]
     started = sum(found["verdict"] == "starts" for found in results.values())
     parts.append(f"{started} of {len(results)} start.\n\n")
     return "".join([*parts, *tables(results), *refused(results)])

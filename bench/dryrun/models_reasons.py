@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 # By what the engine says; the first that matches. Nothing here decides what starts.
 REASONS = (
     (
-        r"Transformers (attention|modeling)",
+        r"does not dispatch through the Transformers",
         "vLLM: this version has no class of its own for the architecture",
     ),
     (r"out of memory|No available memory|larger than the available", "right: it does not fit"),
+    (r"greater than the derived max_model_len", "right: the model is not that long"),
 )
 
 

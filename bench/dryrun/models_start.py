@@ -79,7 +79,14 @@ def start(case: Case, python: str, limit_s: float) -> dict[str, Any]:
         except memacct.MemacctError as error:
             text = re.sub(rf"{tempfile.gettempdir()}/\S+/", "", str(error))  # differs by run
             found = {"verdict": "error", "error": text[:ERROR_CHARS]}
-    return {**found, "took_s": round(time.monotonic() - begun_s, 1)}
+    return {**found, "how": "dry run", "took_s": round(time.monotonic() - begun_s, 1)}
+
+
+def save(key: str, found: dict[str, Any]) -> None:
+    """Puts one result into the file, in the order of the cases; another run may have added some."""
+    results = {**read_results(), key: found}
+    ordered = {case.key: results[case.key] for case in CASES if case.key in results}
+    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
 def main() -> None:
@@ -98,11 +105,11 @@ def main() -> None:
             continue
         if case.key in results and not (chosen.again and re.search(chosen.again, named)):
             continue
-        results[case.key] = found = start(case, python, chosen.limit_s)
+        found = start(case, python, chosen.limit_s)
         sys.stdout.write(f"{case.key}: {json.dumps(found)}\n")
         sys.stdout.flush()
         if chosen.save:
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            save(case.key, found)
 
 
 if __name__ == "__main__":

@@ -1,130 +1,120 @@
 """Models and modes of many kinds start on a simulated GPU, their ranks' weights as expected.
 
-Public models by their config.json, cut to a few layers, with the tokenizer and the processor that
-a dry run makes; engines from a warm process, so that each takes seconds.
+Public models by their config.json alone, cut to a few layers; bench/dryrun/models_start.py starts
+many more. What an engine does alone is started from a warm process, in seconds.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bench.dryrun.models_cut import write_model
 
-from memacct._units import GIB
+import memacct
+from memacct._units import GIB, KIB
 from memacct.demo.engine import EngineOptions
-from memacct.dry_run.processor import complete
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from warm_place import Place
-
     from memacct.demo import EngineResult
     from memacct.demo.warm import WarmEngines
+    from memacct.dry_run.result import DryRun
 
 pytestmark = pytest.mark.engine
 
+LENGTH = 4096
 BFLOAT16_BYTES = 2
-HIDDEN, VOCABULARY = 4096, 128256  # of Llama-3.1-8B
-FORKED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
-ENCODER = re.compile(r"budget of (\d+) tokens, and profiled with 1 (\w+) items")
+LLAMA = "Llama-3.1-8B-Instruct"
+HIDDEN, INNER, KEYS, VOCABULARY = 4096, 14336, 1024, 128256  # of it
+LAYER_BYTES = BFLOAT16_BYTES * (2 * HIDDEN * (HIDDEN + KEYS) + 3 * HIDDEN * INNER + 2 * HIDDEN)
+EMBEDDINGS_BYTES = BFLOAT16_BYTES * HIDDEN * VOCABULARY
+# Tables of rotary positions, and rounding to PyTorch's blocks.
+SMALL_BYTES = 80 << 20
 
 
 def start(
     warm: WarmEngines, folder: Path, model: str, layers: int = 2, **arguments: Any
 ) -> EngineResult:
     """Starts a cut of the model, which generates a few tokens too."""
-    write_model(folder, model, layers)
-    complete(folder, json.loads((folder / "config.json").read_text()))
-    environ = arguments.pop("environ", {})
-    told = {"model": str(folder), "load_format": "dummy", "max_model_len": 4096}
-    told |= {"max_num_seqs": 16, "max_num_batched_tokens": 4096, **arguments}
-    options = EngineOptions(budget_bytes=24 * GIB, arguments=told, environ=environ)
+    told: dict[str, Any] = {"model": str(write_model(folder, model, layers))}
+    told |= {"load_format": "dummy", "max_model_len": LENGTH, "max_num_seqs": 16}
+    options = EngineOptions(budget_bytes=24 * GIB, arguments=told | arguments)
     result = warm.start(options, f"models-{folder.name}").finish()
     assert result.served, result.error
     return result
 
 
-def weights(result: EngineResult) -> list[int]:
-    return [worker["weights_bytes"] for worker in result.workers]
+def dryrun(
+    folder: Path, python: Path, model: str, *options: str, layers: int = 2, count: int = 1
+) -> DryRun:
+    """A dry run of a cut of the model, eager, on a small H100."""
+    command = ["vllm", "serve", str(write_model(folder / model, model, layers))]
+    command += ["--enforce-eager", "--max-model-len", str(LENGTH), *options]
+    answer = memacct.dryrun(command, gpu="h100", count=count, python=python)
+    assert answer.verdict == "starts", answer.refusal
+    assert answer.kv_tokens is not None
+    return answer
 
 
-@pytest.mark.parametrize(
-    ("model", "layers"),
-    [
-        ("Qwen3-30B-A3B", 2),
-        ("DeepSeek-V2-Lite-Chat", 2),
-        ("gpt-oss-20b", 2),
-        ("Nemotron-H-8B-Base-8K", 8),
-        ("mamba-130m-hf", 2),
-    ],
-)
-def test_it_starts(warm: WarmEngines, tmp_path: Path, model: str, layers: int) -> None:
-    assert start(warm, tmp_path, model, layers).kv_cache_bytes
+def weights(answer: DryRun) -> list[int]:
+    """Of each rank, in bytes."""
+    found = [rank.weights for rank in answer.ranks]
+    return [amount.bytes for amount in found if amount is not None]
 
 
-def test_an_encoder_is_profiled_with_the_models_largest_image(
-    warm: WarmEngines, tmp_path: Path
+@pytest.mark.parametrize("model", ["Qwen3-30B-A3B", "DeepSeek-V2-Lite-Chat", "mamba-130m-hf"])
+def test_experts_latent_attention_and_states_start(
+    warm: WarmEngines, tmp_path: Path, model: str
 ) -> None:
-    # 16384 tokens, as vLLM says of the published model.
-    result = start(
-        warm,
-        tmp_path,
-        "Qwen2.5-VL-7B-Instruct",
-        skip_tokenizer_init=False,
-        limit_mm_per_prompt={"video": 0},
-    )
-    found = ENCODER.search(result.log())
-    assert found is not None
-    assert (found[1], found[2]) == ("16384", "image")
-
-
-def test_an_adapters_slots_are_allocated(warm: WarmEngines, tmp_path: Path) -> None:
-    plain = start(warm, tmp_path / "plain", "Llama-3.1-8B-Instruct")
-    lora = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 16}
-    adapted = start(warm, tmp_path / "lora", "Llama-3.1-8B-Instruct", **lora)
-    # Rank x (input + output) of each projection; the adapters' slots.
-    key_value, inner = 1024, 14336
-    projections = 2 * (HIDDEN + HIDDEN) + 2 * (HIDDEN + key_value) + 3 * (HIDDEN + inner)
-    expected = 2 * 2 * 16 * projections * BFLOAT16_BYTES
-    (more,) = (many - few for many, few in zip(weights(adapted), weights(plain), strict=True))
-    assert more == pytest.approx(expected, rel=0.5)
+    # Two layers of DeepSeek-V2: the dense one and one of experts.
+    assert start(warm, tmp_path, model).kv_cache_bytes
 
 
 def test_n_grams_are_looked_up(warm: WarmEngines, tmp_path: Path) -> None:
     speculation = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}
-    start(warm, tmp_path, "Qwen3-0.6B", speculative_config=speculation)
+    result = start(warm, tmp_path, "Qwen3-0.6B", speculative_config=speculation)
+    assert "SpeculativeConfig(method='ngram'" in result.log()
 
 
-def test_two_stages_share_the_layers(place: Place, tmp_path: Path) -> None:
-    result = start(
-        place.engines,
-        tmp_path,
-        "Llama-3.1-8B-Instruct",
-        4,
-        pipeline_parallel_size=2,
-        environ=FORKED,
-    )
-    first, second = weights(result)
-    # Two layers each; the first has the embeddings, the last the head and a norm.
-    assert second - first == HIDDEN * BFLOAT16_BYTES
-    assert first > VOCABULARY * HIDDEN * BFLOAT16_BYTES
+def test_images_are_profiled_with_a_processor_that_is_made(
+    gpu_python: Path, tmp_path: Path
+) -> None:
+    # LLaVA's tower is 24 layers of CLIP, whose convolution is cuDNN's; the text is cut.
+    answer = dryrun(tmp_path, gpu_python, "llava-1.5-7b-hf")
+    (of_all,) = weights(answer)
+    assert any("settings of llava-hf" in note for note in answer.notes)
+    # Llama-7B's layers and embeddings; CLIP's 303,507,456 parameters; the projector's two layers.
+    layer = 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096
+    projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    parameters = 2 * layer + 2 * 32064 * 4096 + 4096 + 303_507_456 + projector
+    assert of_all == pytest.approx(parameters * 2, rel=0.03)
 
 
-def test_experts_are_divided_and_attention_too(place: Place, tmp_path: Path) -> None:
-    result = start(
-        place.engines,
-        tmp_path,
-        "Qwen3-30B-A3B",
-        2,
-        tensor_parallel_size=2,
-        enable_expert_parallel=True,
-        environ=FORKED,
-    )
-    first, second = weights(result)
-    experts = 2 * 64 * 3 * 2048 * 768 * BFLOAT16_BYTES
+def test_an_adapters_slots_are_among_the_weights(gpu_python: Path, tmp_path: Path) -> None:
+    rank, slots, layers = 16, 2, 2
+    options = ("--enable-lora", "--max-loras", str(slots), "--max-lora-rank", str(rank))
+    (of_all,) = weights(dryrun(tmp_path, gpu_python, LLAMA, *options, layers=layers))
+    # Two matrices a projection: q and o, k and v, gate, up and down.
+    sizes = 2 * (HIDDEN + HIDDEN) + 2 * (HIDDEN + KEYS) + 3 * (HIDDEN + INNER)
+    adapters = BFLOAT16_BYTES * layers * slots * rank * sizes
+    model = layers * LAYER_BYTES + 2 * EMBEDDINGS_BYTES
+    assert 0 <= of_all - model - adapters < SMALL_BYTES
+
+
+def test_two_stages_share_the_layers(gpu_python: Path, tmp_path: Path) -> None:
+    options = ("--pipeline-parallel-size", "2")
+    answer = dryrun(tmp_path, gpu_python, LLAMA, *options, layers=4, count=2)
+    first, second = weights(answer)
+    # The embeddings are the first's, the head and the last norm the second's.
+    assert 0 <= first - 2 * LAYER_BYTES - EMBEDDINGS_BYTES < SMALL_BYTES
+    assert abs(second - first - BFLOAT16_BYTES * HIDDEN) <= 64 * KIB
+
+
+def test_each_replica_has_the_whole_model(gpu_python: Path, tmp_path: Path) -> None:
+    answer = dryrun(tmp_path, gpu_python, LLAMA, "--data-parallel-size", "2", count=2)
+    first, second = weights(answer)
     assert first == second
-    assert first == pytest.approx(experts + 2 * 75968 * 2048 * BFLOAT16_BYTES, rel=0.05)
+    assert 0 <= first - 2 * LAYER_BYTES - 2 * EMBEDDINGS_BYTES < SMALL_BYTES
+    assert {rank.device for rank in answer.ranks} == {0, 1}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SETTINGS = Path(__file__).with_name("processors.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_ENDS = ("<|im_end|>", "<|eot|>", "<|endoftext|>")
 _TOWERS = ("vision_config", "audio_config", "thinker_config", "vision_tower", "audio_encoder")
 
 
@@ -41,7 +42,7 @@ def complete(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         _write_tokenizer(folder, config, kit)
         notes.append("the tokenizer is made up: only its special tokens are the model's")
     if several:
-        notes.append("the encoder's convolutions do without cuDNN: its workspace is not counted")
+        notes.append("of the encoder's convolutions cuDNN's workspace is not counted")
     return tuple(notes)
 
 
@@ -120,10 +121,10 @@ def _write_tokenizer(
 ) -> None:
     special = _special_tokens(config, kit)
     (folder / "tokenizer.json").write_text(json.dumps(_byte_tokenizer(special)))
-    end = next((text for text in special if "end" in text and "im" in text), "<|end|>")
+    end = next((text for text in _ENDS if text in special), "<|end|>")
     settings: dict[str, Any] = {
         "tokenizer_class": kit["tokenizer_class"] if kit else "PreTrainedTokenizerFast",
-        "eos_token": end if end in special else "<|end|>",
+        "eos_token": end,
         "pad_token": "<|end|>",
         "unk_token": "<|end|>",
         "clean_up_tokenization_spaces": False,
@@ -143,6 +144,9 @@ def _byte_tokenizer(special: Mapping[str, int]) -> dict[str, Any]:
     free = (number for number in range(2 * len(letters) + len(taken)) if number not in taken)
     for text in [*letters, "<|end|>"]:
         vocabulary[text] = next(free)
+    # Without holes: the tokenizers library would name each of them in a warning.
+    held = set(vocabulary.values())
+    vocabulary |= {f"<{number}>": number for number in range(max(held)) if number not in held}
     added = [
         {"id": vocabulary[text], "content": text, "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}

@@ -33,6 +33,10 @@ def test_special_tokens_have_the_ids_of_the_config(tmp_path: Path) -> None:
     vocab = vocabulary(tmp_path)
     assert vocab["<|image_pad|>"] == 248056
     assert vocab["<|im_end|>"] == 248044
+    # No holes, of which a library would tell one by one.
+    assert sorted(vocab.values()) == list(range(248057 + 1))
+    settings = read(tmp_path, "tokenizer_config.json")
+    assert vocab[settings["eos_token"]] == 248044
 
 
 def test_ids_below_256_leave_each_byte_one_of_its_own(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_ids_below_256_leave_each_byte_one_of_its_own(tmp_path: Path) -> None:
     complete(tmp_path, public("pixtral-12b"))
     vocab = vocabulary(tmp_path)
     assert [vocab[text] for text in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")] == [10, 12, 13]
-    assert len(set(vocab.values())) == len(vocab) == 256 + 3 + 1
+    assert sorted(vocab.values()) == list(range(256 + 3 + 1))
 
 
 def test_the_largest_image_is_the_published_one(tmp_path: Path) -> None:

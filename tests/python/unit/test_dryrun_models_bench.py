@@ -7,6 +7,8 @@ import json
 import pytest
 from bench.dryrun.models_cases import CASES, Case
 from bench.dryrun.models_cut import MODELS, cut, read_public
+from bench.dryrun.models_page import PAGE, page
+from bench.dryrun.models_results import read_results
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
@@ -40,3 +42,8 @@ def test_a_cut_leaves_the_tower_whole() -> None:
     assert short["text_config"]["num_hidden_layers"] == 2
     assert short["vision_config"] == whole["vision_config"]
     assert whole["text_config"]["num_hidden_layers"] == 34
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    # To write it: python -m bench.dryrun.models_page
+    assert PAGE.read_text() == page(read_results())
