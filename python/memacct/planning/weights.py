@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
+from memacct._units import MIB
 
 from .allocator_rounding import allocated_bytes
 from .checkpoint import loaded_sizes, stored_parameters_count, stored_tensors
@@ -47,6 +48,9 @@ class Weights:
 # What was seen between this arithmetic and engines' own figures is below these parts of the whole;
 # quantised formats are repacked for their kernels.
 _EXACT_RATIO, _REPACKED_RATIO = 0.005, 0.03
+# The allocator may give a weight a block that a temporary left (rotary tables in float32), up to
+# this much larger: with vLLM's limit on splitting the whole block counts. Llama-3.1: 64 MiB for 48.
+_LEFT_OVER_BYTES = 20 * MIB
 
 
 def model_weights(config: ModelConfig, *, dtype: str = "auto", tp: int = 1, pp: int = 1) -> Weights:
@@ -114,7 +118,7 @@ def _known(
     return Weights(
         bytes=value,
         low_bytes=None if value is None else value - margin,
-        high_bytes=None if value is None else value + margin,
+        high_bytes=None if value is None else value + max(margin, _LEFT_OVER_BYTES),
         parameters_count=count,
         parts_bytes=parts_bytes or {},
         source=source,
