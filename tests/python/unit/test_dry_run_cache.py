@@ -13,6 +13,7 @@ import pytest
 from analytic_engine import AnalyticEngine
 from dry_runs import a_machine, a_request
 
+from memacct._errors import SourceUnavailableError
 from memacct.dry_run.answers import Answers
 from memacct.dry_run.cache import Cache, default_folder
 from memacct.dry_run.fingerprint import Fingerprint, fingerprint
@@ -116,6 +117,22 @@ def test_files_that_options_name_count(model: Path, tmp_path: Path) -> None:
     before = key(asked(model, "--config", str(file)))
     file.write_text("max-num-seqs: 9")
     assert key(asked(model, "--config", str(file))) != before
+
+
+def test_packages_beside_the_engine_count(model: Path, tmp_path: Path) -> None:
+    keys = set()
+    for version in ("1.0", "1.1"):
+        folder = tmp_path / version
+        about = folder / "flashinfer_python.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Name: flashinfer-python\nVersion: {version}\n")
+        python = folder / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        keys.add(key(replace(asked(model), python=python)).family)
+    assert len(keys) == 2
+    with pytest.raises(SourceUnavailableError, match="does not run"):
+        key(replace(asked(model), python=tmp_path / "none"))
 
 
 def test_costs_and_what_may_be_interpolated(model: Path) -> None:
