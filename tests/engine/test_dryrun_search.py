@@ -10,16 +10,16 @@ import pytest
 
 from memacct._units import GIB, MIB
 from memacct.demo.setup import engine_python
-from memacct.dry_run.answers import Answers
 from memacct.dry_run.arguments import with_option
+from memacct.dry_run.dryrun import make_answers
 from memacct.dry_run.fit import fit, goal_for
 from memacct.dry_run.interpolate import interpolate
 from memacct.dry_run.machine import machine
 from memacct.dry_run.request import Request
-from memacct.dry_run.start import run
 from memacct.dry_run.versus_plan import versus_plan
 
 if TYPE_CHECKING:
+    from memacct.dry_run.answers import Answers
     from memacct.dry_run.result import DryRun
 
 pytestmark = pytest.mark.engine
@@ -44,7 +44,7 @@ SMALL = ("--enforce-eager", "--max-num-seqs", "8", "--max-num-batched-tokens", "
 @pytest.fixture(scope="module")
 def answers() -> Answers:
     """Engines of this module's tests, each started once."""
-    return Answers(run=run)
+    return make_answers(cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,9 @@ def told(run: DryRun) -> tuple[object, ...]:
     (rank,) = run.ranks
     rows = [{row.name: row.amount.bytes for row in each} for each in (rank.peak, rank.started)]
     numbers = (rank.requested_bytes, rank.free_at_start_bytes, rank.kv_room_bytes)
+    cache = rank.kv_cache and rank.kv_cache.bytes
     tokens = run.kv_tokens and run.kv_tokens.value
-    return (run.verdict, tokens, run.kv_blocks_count, numbers, rank.kv_cache, *rows)
+    return (run.verdict, tokens, run.kv_blocks_count, numbers, cache, *rows)
 
 
 def test_the_smallest_utilization_as_reckoned_from_another(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError, MemacctError
 from memacct._units import GIB, KIB
+from memacct.dry_run.goals import with_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,9 +61,7 @@ def compare(
     """
     if not names:
         raise ConfigError("--compare names no card, such as a100-80,h100,l40s")
-    ours = request.machine
-    kept = {"count": ours.count, "neighbours_bytes": ours.neighbours_bytes}
-    machines = [replace(machine_of(name), **kept) for name in names]  # type: ignore[arg-type]
+    machines = [with_card(request.machine, machine_of(name)) for name in names]
 
     def one(name: str, machine: Machine) -> Compared:
         try:

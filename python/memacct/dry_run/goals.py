@@ -32,6 +32,17 @@ ENDS = {
 _MOST_CARDS = 8  # of one machine
 _OLDEST = (7, 5)  # the least compute capability that vLLM takes
 _PERCENT = 100
+_OF_CARD = (
+    "gpu",
+    "title",
+    "driver_name",
+    "total_bytes",
+    "cuda_total_bytes",
+    "compute_capability",
+    "sm_count",
+    "l2_bytes",
+    "sources",
+)
 _LENGTH_TOLD = re.compile(r"--max-model-len (\d+)")
 # Engines that keep one block of the KV cache for themselves and count it before they start.
 _KEEPS_ONE = ("0.33.",)
@@ -106,6 +117,11 @@ def spare_bytes(run: DryRun) -> int | None:
         needed = ((run.kv_request_blocks_count or 0) + 1) * (rank.kv_block_bytes or 0)
         found.append((rank.kv_room_bytes or 0) - needed)
     return min(found, default=None)
+
+
+def with_card(ours: Machine, other: Machine) -> Machine:
+    """Our machine with the other's cards: its GPUs' number, neighbours and the rest stay."""
+    return replace(ours, **{name: getattr(other, name) for name in _OF_CARD})
 
 
 def _with(request: Request, option: str, value: object) -> Request:
@@ -237,9 +253,7 @@ def _gpu(request: Request, machine_of: Callable[[str], Machine]) -> Goal:
     names = [name for _, name in sorted(found, reverse=True)]
 
     def changed(index: int) -> Request:
-        machine, ours = machine_of(names[index]), request.machine
-        kept = {"count": ours.count, "neighbours_bytes": ours.neighbours_bytes}
-        return replace(request, machine=replace(machine, **kept))  # type: ignore[arg-type]
+        return replace(request, machine=with_card(request.machine, machine_of(names[index])))
 
     return Goal(
         name="gpu",
