@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
-from memacct.cards import find_card
+from memacct.cards import filled_card, find_card
 from memacct.sim import Costs as SimulatedCosts
 
 from .calibration_file import Calibration, find_calibration
@@ -24,9 +24,8 @@ _KERNEL_STEPS = 32
 # Kernels that a dry run's vLLM 0.33 launches before its first reading: their steps come on top,
 # since a figure of kernels is what comes after it.
 _EARLY_KERNELS = 3
-# Where cards of this name have NVLink and others not; PCIe cards of data centres may have bridges.
-_JOINED = ("h100", "h200", "h20", "gh200", "b200", "a100-80", "a100-40", "v100-32")
-_MAYBE_JOINED = ("h100-pcie", "h100-nvl", "a100-80-pcie", "a40", "a6000")
+# PCIe cards of data centres, which may have bridges of NVLink or not.
+_MAYBE_JOINED = {"h100-pcie", "h100-nvl", "a100-80-pcie", "a40", "a6000"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,9 +175,7 @@ def _measured(public: Costs, measured: Calibration) -> Costs:
 
 
 def _usually_joined(card: str) -> bool | None:
-    if card in _MAYBE_JOINED:
-        return None
-    return card in _JOINED
+    return None if card in _MAYBE_JOINED else filled_card(card).peers == "nvlink"
 
 
 def _minor(version: str | None) -> tuple[int, int] | None:
