@@ -88,6 +88,7 @@ def prepare() -> list[str]:
         notes.append("FlashInfer is not installed with this vLLM: sampled without it")
     import vllm  # noqa: F401
 
+    importlib.import_module("memacct_small_results").apply()
     importlib.import_module("memacct_dryrun_hooks").hook_all()
     return notes
 
