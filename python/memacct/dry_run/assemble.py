@@ -8,6 +8,7 @@ from . import equation
 from .host import host_of
 from .refusals import exact, refusal
 from .result import Count, DryRun, Phase, Rank, Row
+from .shortfall import with_planned_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,11 +50,14 @@ def answer(
         _rank(file, context_bytes, frozenset(neighbours), blocks[int(file["rank"]) % len(blocks)])
         for file in outcome.of_kind("worker")
     )
+    settings = _settings(outcome, core)
+    if refused is not None:
+        refused = with_planned_weights(refused, request, ranks, settings)
     return DryRun(
         request=request,
         verdict="starts" if refused is None else "does not fit",
         versions=_versions(outcome),
-        settings=_settings(outcome, core),
+        settings=settings,
         ranks=ranks,
         kv_tokens=_count(core.get("kv_tokens")) if refused is None else None,
         concurrency=_count(core.get("concurrency")) if refused is None else None,

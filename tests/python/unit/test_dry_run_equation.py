@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dry_runs import a_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,8 @@ from memacct._units import GIB, MIB
 from memacct.dry_run import equation
 from memacct.dry_run.engine_process import Outcome
 from memacct.dry_run.refusals import EngineError, refusal
+from memacct.dry_run.result import Amount, Rank, Refusal
+from memacct.dry_run.shortfall import with_planned_weights
 
 OWN, NEIGHBOUR, SIBLING = 10, 20, 30
 KNOWN = equation.Known(
@@ -214,3 +219,27 @@ def test_what_is_not_about_memory_is_an_error_in_one_sentence(tmp_path: Path) ->
     hangs = outcome({"main": {"phases": phases}}, log, timed_out=True)
     with pytest.raises(EngineError, match="did not start within 9 s; it was at: load"):
         refusal(hangs)
+
+
+def test_weights_that_do_not_fit_lack_more_than_the_first_allocation(tmp_path: Path) -> None:
+    hidden, wide, vocabulary = 4096, 14336, 128256
+    values = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden}
+    values |= {"intermediate_size": wide, "num_hidden_layers": 32, "num_attention_heads": 32}
+    values |= {"num_key_value_heads": 8, "vocab_size": vocabulary, "torch_dtype": "bfloat16"}
+    values |= {"max_position_embeddings": 8192, "tie_word_embeddings": False}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(values))
+    layer = hidden * (2 * hidden + 2 * 1024) + 3 * hidden * wide + 2 * hidden
+    rotary = 8192 * 128  # a table of as many positions
+    weights = 2 * (32 * layer + 2 * vocabulary * hidden + hidden + rotary)
+    rank = Rank(rank=0, device=0, total_bytes=8 * GIB, free_at_start_bytes=7 * GIB)
+    least = Amount(bytes=MIB, low_bytes=MIB, high_bytes=MIB, source="at least")
+    refused = Refusal(kind="weights", message="CUDA out of memory.", missing=least)
+    found = with_planned_weights(refused, a_request(model=config), (rank,), {})
+    assert found.missing is not None
+    assert found.missing.bytes == weights - 7 * GIB
+    assert found.missing.low_bytes <= found.missing.bytes <= found.missing.high_bytes
+    activation = replace(refused, kind="activation")
+    assert with_planned_weights(activation, a_request(model=config), (rank,), {}) == activation
+    unknown = a_request("--quantization", "fp8", model=config)
+    assert with_planned_weights(refused, unknown, (rank,), {}) == refused
