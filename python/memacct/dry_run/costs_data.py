@@ -92,6 +92,7 @@ def amount_for(term: str, where: Where) -> Amount:
     The value is the median of the nearest group (this card's readings, else its generation's,
     else all), in which each card counts once. The range is the spread of the narrowest group with
     three readings or more; with fewer, or of other generations only, it goes from half to double.
+    What no reading names a card for (it is the driver's) has no other generations.
 
     Raises:
         KeyError: no reading of that term.
@@ -144,7 +145,8 @@ def _many(count: int, whose: str) -> str:
 
 def _range(groups: Sequence[tuple[str, Sequence[CostReading]]]) -> tuple[int, int, str]:
     """The least, the most, and how that was found."""
-    near = any("of any card" not in name for name, _ in groups)
+    by_card = any(each.card or each.architecture for each in groups[-1][1])
+    near = not by_card or len(groups) > 1
     for name, group in groups:
         if len(group) >= _ENOUGH and (near or name == groups[-1][0]):
             low, high = _spread(group)

@@ -118,8 +118,14 @@ def test_nvlink_costs_more_and_not_knowing_it_spans_both() -> None:
 def test_graphs_cost_more_below_driver_550() -> None:
     old, new = of("a10", driver="535.183.01"), of("a10", driver="550.54.15")
     assert old.graph_node.bytes == 64 * 1024
-    assert new.graph_node.bytes < old.graph_node.bytes
+    assert new.graph_node.high_bytes < old.graph_node.bytes
     assert of("a10").graph_node == new.graph_node
+
+
+def test_graphs_are_the_drivers_and_alike_on_all_cards() -> None:
+    nodes = [of(gpu).graph_node for gpu in ("h100", "t4", "rtx4090", "80GiB")]
+    assert nodes == [nodes[0]] * 4
+    assert 0 <= nodes[0].low_bytes < nodes[0].bytes < nodes[0].high_bytes
 
 
 def test_windows_costs_only_there() -> None:
