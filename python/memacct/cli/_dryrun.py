@@ -91,7 +91,7 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
     if as_json:
         print(json.dumps({**to_json(found), "plan": versus_to_json(versus)}, indent=1))
     else:
-        print(f"{dryrun_text(found)}\n\n{versus_text(versus)}")
+        print(f"{dryrun_text(found).rstrip()}\n\n{versus_text(versus)}")
     raise typer.Exit(BAD_NEWS if found.verdict == "does not fit" else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from memacct._units import format_bytes
@@ -28,7 +29,7 @@ _OPTION = {
     "tp": "--tensor-parallel-size",
     "gpu": "--gpu",
 }
-_LABEL = 22
+_LABEL, _WIDTH = 22, 80
 
 
 def try_line(goal: str, made: FitTry) -> str:
@@ -55,7 +56,7 @@ def said(run: DryRun) -> str:
 
 def fit_text(fit: Fit) -> str:
     """The answer, its numbers, and why nothing better fits."""
-    return "\n".join(_fit_lines(fit))
+    return "\n".join(map(_wrapped, _fit_lines(fit)))
 
 
 def _fit_lines(fit: Fit) -> Iterator[str]:
@@ -79,6 +80,11 @@ def _fit_lines(fit: Fit) -> Iterator[str]:
             f"not sure: more memory is left at {high} than at {low}, though it asks for more; "
             "of what was tried this is the best"
         )
+
+
+def _wrapped(line: str) -> str:
+    """A line of words in the width of the screen; rows of a table are shorter anyway."""
+    return line if len(line) <= _WIDTH else textwrap.fill(line, _WIDTH, subsequent_indent="  ")
 
 
 def _numbers(run: DryRun) -> Iterator[str]:
@@ -155,7 +161,7 @@ def _size(amount: Amount | None) -> str:
 
 def versus_text(versus: VersusPlan) -> str:
     """The plan beside the run: one line if they agree, else a table with the reasons."""
-    return "\n".join(_versus_lines(versus))
+    return "\n".join(map(_wrapped, _versus_lines(versus)))
 
 
 def _versus_lines(versus: VersusPlan) -> Iterator[str]:
@@ -166,7 +172,7 @@ def _versus_lines(versus: VersusPlan) -> Iterator[str]:
         tokens = "" if versus.plan_tokens is None else f" ({versus.plan_tokens:,} tokens by it)"
         yield f"memacct plan agrees: every term is within its range{tokens}"
         return
-    yield f"{'memacct plan beside it':{_LABEL}}{'dry run':>12}{'planned':>12}   range"
+    yield f"{'memacct plan beside it':{_LABEL}}{'dry run':>11}{'planned':>11}   range"
     for term in versus.terms:
         yield _term_line(term)
     if versus.run_tokens is not None and versus.run_tokens != versus.tokens_of_room:
@@ -187,4 +193,4 @@ def _term_line(term: Term) -> str:
         around = f"{format_bytes(term.low_bytes)} to {format_bytes(term.high_bytes)}"
     mark = {True: "", False: "  outside", None: "  unknown"}[term.agrees]
     run = format_bytes(term.run_bytes)
-    return f"{term.name:{_LABEL}}{run:>12}{planned:>12}   {around}{mark}".rstrip()
+    return f"{term.name:{_LABEL}}{run:>11}{planned:>11}   {around}{mark}".rstrip()
