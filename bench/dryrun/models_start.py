@@ -74,6 +74,7 @@ def start(case: Case, python: str, limit_s: float) -> dict[str, Any]:
                     count=case.count,
                     python=python,
                     limit_s=limit_s,
+                    cache=False,
                 )
             )
         except memacct.MemacctError as error:

@@ -52,7 +52,7 @@ def dryrun(
     """A dry run of a cut of the model, eager, on a small H100."""
     command = ["vllm", "serve", str(write_model(folder / model, model, layers))]
     command += ["--enforce-eager", "--max-model-len", str(LENGTH), *options]
-    answer = memacct.dryrun(command, gpu="h100", count=count, python=python)
+    answer = memacct.dryrun(command, gpu="h100", count=count, python=python, cache=False)
     assert answer.verdict == "starts", answer.refusal
     assert answer.kv_tokens is not None
     return answer
