@@ -58,17 +58,28 @@ def run_exact(
         EngineError: the engine hangs, crashes, or ends otherwise; its log is kept then.
     """
     folder = Path(tempfile.mkdtemp(prefix="memacct-dryrun-"))
-    keep = False
+    kept = None
     if log is not None:
         (folder / LOG).symlink_to(Path(log).absolute())
     try:
         return _run(request, folder, limit_s, say, costs or costs_of(request))
     except EngineError:
-        keep = log is None
+        kept = folder / LOG if log is None else None
         raise
     finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder, kept)
+
+
+def _clear(folder: Path, kept: Path | None) -> None:
+    """Takes away what an engine left, its compiled model too; all but `kept`."""
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        elif each != kept:
+            each.unlink()
 
 
 def _run(
