@@ -7,7 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,9 +49,14 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def dry(python: Path, model: Path, options: str = "", **settings: object) -> DryRun:
-    given = {"gpu": "total=24GiB", "limit_s": 240.0, "python": python, **settings}
-    return memacct.dryrun(f"vllm serve {model} {options}", **given)
+def dry(python: Path, model: Path, options: str = "", **settings: Any) -> DryRun:
+    given: dict[str, Any] = {
+        "gpu": "total=24GiB",
+        "limit_s": 240.0,
+        "python": python,
+        "cache": False,
+    }
+    return memacct.dryrun(f"vllm serve {model} {options}", **{**given, **settings})
 
 
 def check_equations(run: DryRun, rank: Rank) -> None:
@@ -149,8 +154,9 @@ def test_what_the_engine_refuses_is_one_sentence(gpu_python: Path, model: Path) 
 
 
 def test_a_start_that_takes_too_long_is_ended_and_its_log_kept(
-    gpu_python: Path, model: Path
+    gpu_python: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(EngineError, match="did not start within") as told:
         dry(gpu_python, model, limit_s=1.0)
     text = str(told.value)
