@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from memacct._errors import MemacctError
 from memacct.dry_run.machine import machine
 from memacct.dry_run.request import Machine, Request
-from memacct.dry_run.start import costs_of, run
+from memacct.dry_run.request_costs import costs_of
+from memacct.dry_run.start import run
 
 from .cases import GIB, Case
 

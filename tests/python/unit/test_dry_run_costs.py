@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from memacct._errors import ConfigError
 from memacct._units import GIB, MIB
+from memacct.cards import find_card
+from memacct.cards.readings import Reading
 from memacct.dry_run.calibration_file import (
     Calibration,
     default_path,
@@ -56,6 +59,18 @@ NOTHING = all_alike(exact(0))
 
 
 # ---- readings
+
+
+def test_every_reading_has_its_source_its_conditions_and_a_size() -> None:
+    data = json.loads((resources.files("memacct.dry_run") / "costs.json").read_text())
+    readings = [each for found in data["readings"].values() for each in found]
+    assert {each["source"] for each in readings} == set(data["sources"])
+    for each in readings:
+        assert Reading(told=each["told"], source=each["source"]).size_bytes >= 0
+        assert each["conditions"]
+        assert "card" not in each or find_card(each["card"]) is not None
+    # Where no address is known, the text by which it is found.
+    assert all(told.startswith(("https://", "a ")) for told in data["sources"].values())
 
 
 @pytest.mark.parametrize("gpu", ["h100", "a100-80", "l40s", "l4", "t4", "rtx5090", "b200", "80GiB"])
