@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 
 import torch
@@ -143,6 +144,48 @@ def allocator() -> None:
     del block
     torch.cuda.empty_cache()
     assert 3072 <= grown <= 3092, grown
+    assert used_mib() == before
+
+
+def memory_of_another_process() -> None:
+    """Another process opens it, and takes nothing of the device by that; one's own it cannot."""
+    held = take(64)
+    runtime, handle = ipc_runtime(), IpcHandle()
+    assert runtime.cudaIpcGetMemHandle(ctypes.byref(handle), held.data_ptr()) == 0
+    command = [sys.executable, __file__, "open_memory", bytes(handle).hex()]
+    subprocess.run(command, check=True)
+    address = ctypes.c_void_p()
+    assert runtime.cudaIpcOpenMemHandle(ctypes.byref(address), handle, 1) != 0
+    on_host = torch.empty(64)
+    assert runtime.cudaIpcGetMemHandle(ctypes.byref(handle), on_host.data_ptr()) != 0
+
+
+class IpcHandle(ctypes.Structure):
+    """cudaIpcMemHandle_t, which is passed by value."""
+
+    _fields_ = (("reserved", ctypes.c_char * 64),)
+
+
+def ipc_runtime() -> ctypes.CDLL:
+    runtime = ctypes.CDLL("libcudart.so.13")
+    runtime.cudaIpcGetMemHandle.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    runtime.cudaIpcOpenMemHandle.argtypes = (ctypes.c_void_p, IpcHandle, ctypes.c_uint)
+    runtime.cudaIpcCloseMemHandle.argtypes = (ctypes.c_void_p,)
+    runtime.cudaMemset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    return runtime
+
+
+def open_memory() -> None:
+    """The other process: opens the 64 MiB whose handle it is given, and writes at their end."""
+    runtime, address = ipc_runtime(), ctypes.c_void_p()
+    take(1)
+    before = used_mib()
+    handle = IpcHandle.from_buffer_copy(bytes.fromhex(sys.argv[2]))
+    assert runtime.cudaIpcOpenMemHandle(ctypes.byref(address), handle, 1) == 0
+    assert address.value is not None
+    assert runtime.cudaMemset(address.value + 64 * MIB - 8, 7, 8) == 0
+    assert used_mib() == before
+    assert runtime.cudaIpcCloseMemHandle(address) == 0
     assert used_mib() == before
 
 

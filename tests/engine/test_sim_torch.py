@@ -63,6 +63,7 @@ def check(gpu: SimulatedGpu, name: str, **options: Any) -> str:
         "work",
         "streams_events_graphs",
         "fork_after_init",
+        "memory_of_another_process",
     ],
 )
 def test_torch(gpu: SimulatedGpu, name: str) -> None:
