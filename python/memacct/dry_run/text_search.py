@@ -168,6 +168,13 @@ def _versus_lines(versus: VersusPlan) -> Iterator[str]:
     if versus.unknown is not None:
         yield f"memacct plan: nothing to set beside it: {versus.unknown}"
         return
+    verdict = "it fits" if versus.fits else "it does not fit"
+    if versus.differs is not None:
+        yield f"memacct plan says that {verdict}, the engine says otherwise: {versus.differs}"
+    elif not versus.terms:
+        yield f"memacct plan says the same: {verdict}; nothing was measured to set beside its terms"
+    if not versus.terms:
+        return
     if versus.agrees:
         tokens = "" if versus.plan_tokens is None else f" ({versus.plan_tokens:,} tokens by it)"
         yield f"memacct plan agrees: every term is within its range{tokens}"

@@ -63,6 +63,8 @@ class VersusPlan:
         tokens_of_room: by the plan's arithmetic of blocks for the bytes that the run left.
         run_tokens: of the run.
         fits: by the plan.
+        starts: by the run.
+        differs: why only one of them fits; None where they agree on that.
     """
 
     unknown: str | None = None
@@ -71,10 +73,14 @@ class VersusPlan:
     tokens_of_room: int | None = None
     run_tokens: int | None = None
     fits: bool | None = None
+    starts: bool | None = None
+    differs: str | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether each term is within its range and the blocks are counted alike."""
+        """Whether each term is in its range, the blocks are counted alike, and both fit or not."""
+        if self.differs is not None:
+            return False
         same = self.run_tokens is None or self.tokens_of_room == self.run_tokens
         return self.unknown is None and same and all(each.agrees for each in self.terms)
 
@@ -97,7 +103,20 @@ def versus_plan(run: DryRun) -> VersusPlan:
         tokens_of_room=(None if not room else plan.pool.capacity(room, plan.serving).tokens_count),
         run_tokens=None if run.kv_tokens is None else int(run.kv_tokens.value),
         fits=plan.fits,
+        starts=run.verdict == "starts",
+        differs=_differs(run, plan),
     )
+
+
+def _differs(run: DryRun, plan: MemoryPlan) -> str | None:
+    """Why the engine starts where the plan does not fit, or the other way round."""
+    if plan.fits is None or plan.fits == (run.verdict == "starts"):
+        return None
+    if run.refusal is not None and run.refusal.kind == "free below requested":
+        return "an engine finds its CUDA context taken before it looks, and a plan has none"
+    if run.refusal is not None and run.refusal.kind in {"weights", "activation", "graphs"}:
+        return "the GPU itself was full for a moment; a plan adds up what the engine asks for"
+    return "what is left for the KV cache is near to what one request needs"
 
 
 def _terms(rank: Rank, plan: MemoryPlan) -> Iterator[Term]:
