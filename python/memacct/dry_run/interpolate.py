@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from memacct.dry_run.arguments import number_of, value_of
 from memacct.dry_run.between import KV_BYTES, LENGTH, UTILIZATION, between
+from memacct.dry_run.equation import CACHED, FREE, KV_CACHE, NEIGHBOURS
 from memacct.dry_run.moved import amount_by, row_bytes, rows_by
-from memacct.dry_run.neighbours import held_bytes
+from memacct.dry_run.neighbours import PAGE_BYTES, held_bytes
 from memacct.dry_run.result import Amount, Count, DryRun, Rank, Refusal
 from memacct.planning.pool import ceil_div
 
@@ -32,8 +33,6 @@ _NOT_WITH = ("--num-gpu-blocks-override", "--data-parallel-size", "--config")
 # Above it no engine cuts its graphs to the blocks that it has.
 _MANY_BLOCKS = 1024
 _BLOCKS_PER_SEQUENCE = 8
-# As `memacct.dry_run.equation` calls its rows.
-KV_CACHE, NEIGHBOURS, FREE = "KV cache", "neighbours", "free"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,9 +227,19 @@ def _filled(answer: DryRun, run: DryRun) -> DryRun | None:
         if not _has_room(before, more + held, held):
             return None
         cache = None if rank.kv_cache is None else amount_by(rank.kv_cache, more)
-        started = rows_by(rank.started, {KV_CACHE: more, FREE: -more})
-        ranks.append(replace(rank, kv_cache=cache, started=started))
+        pages = _pages_bytes(cache) - _pages_bytes(rank.kv_cache)
+        deltas = {KV_CACHE: more, CACHED: pages - more, FREE: -pages}
+        ranks.append(replace(rank, kv_cache=cache, started=rows_by(rank.started, deltas)))
     return _counted(replace(answer, ranks=tuple(ranks), kv_blocks_count=blocks), run)
+
+
+def _pages_bytes(cache: Amount | None) -> int:
+    """What PyTorch's allocator takes of the device for one storage of that size.
+
+    Of several storages (older engines have one a layer) each is rounded; then what is told of free
+    and of cached pages may be a page a layer off.
+    """
+    return 0 if cache is None else ceil_div(cache.bytes, PAGE_BYTES) * PAGE_BYTES
 
 
 def _cuts_no_graphs(answer: DryRun, blocks_count: int) -> bool:

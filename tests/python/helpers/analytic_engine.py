@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memacct._units import GIB, KIB, MIB
 from memacct.dry_run.arguments import number_of, value_of
-from memacct.dry_run.neighbours import held_bytes
+from memacct.dry_run.neighbours import PAGE_BYTES, held_bytes
 from memacct.dry_run.result import Amount, Count, DryRun, Rank, Refusal, Row
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class AnalyticEngine:
     @staticmethod
     def _rows(total: int, neighbours: int, torch: int, cache: int = 0) -> tuple[Row, ...]:
         rows = {"weights": torch, "KV cache": cache, "CUDA context": CONTEXT}
+        rows["PyTorch's cached pages"] = -cache % PAGE_BYTES
         if neighbours:
             rows["neighbours"] = neighbours
         rows["free"] = total - sum(rows.values())

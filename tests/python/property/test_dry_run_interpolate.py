@@ -40,7 +40,7 @@ def told(run: DryRun) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(base=UTILIZATIONS, wanted=UTILIZATIONS, neighbour=st.integers(0, 3 * GIB))
 def test_another_utilization_beside_another_neighbour(
     base: str, wanted: str, neighbour: int
@@ -80,7 +80,7 @@ def test_growing_into_what_may_be_wanted_for_a_moment_is_left_to_a_run() -> None
 
 
 @given(base=st.integers(GIB, 3 * GIB), wanted=st.integers(1, 3 * GIB))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_another_given_size_of_the_cache(base: int, wanted: int) -> None:
     engine = AnalyticEngine()
     run = engine(a_request(KV, str(base), LENGTH, "4096"))
@@ -92,7 +92,7 @@ def test_another_given_size_of_the_cache(base: int, wanted: int) -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 60_000), min_size=3, max_size=3, unique=True))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_length_between_two_runs_that_measured_the_same(lengths: list[int]) -> None:
     low, wanted, high = sorted(lengths)
     engine = AnalyticEngine()

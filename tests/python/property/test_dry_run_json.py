@@ -30,20 +30,20 @@ OPTIONS = st.dictionaries(NAMES, st.integers(1, 10**6), min_size=1)
 UTILIZATION = "--gpu-memory-utilization"
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(run=RUNS)
 def test_json_and_back_is_the_same(run: DryRun) -> None:
     assert from_json(json.loads(json.dumps(to_json(run)))) == run
 
 
-@settings(max_examples=2)
+@settings(max_examples=2, deadline=None)
 @given(run=RUNS)
 def test_another_schema_is_not_read(run: DryRun) -> None:
     with pytest.raises(ValueError, match="schema"):
         from_json({**to_json(run), "schema_version": SCHEMA + 1})
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(options=OPTIONS, data=st.data())
 def test_spelling_and_order_do_not_matter(options: dict[str, int], data: st.DataObject) -> None:
     plain = [word for name, value in options.items() for word in (name, str(value))]
@@ -58,7 +58,7 @@ def test_spelling_and_order_do_not_matter(options: dict[str, int], data: st.Data
     assert canonical(plain) != canonical([f"{name}={value}" for name, value in changed.items()])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(options=OPTIONS, value=st.integers(1, 10**6), name=NAMES)
 def test_an_option_that_is_set_is_what_it_ends_up_with(
     options: dict[str, int], value: int, name: str

@@ -45,7 +45,7 @@ def line(answer: int) -> Callable[[int], int]:
     return lambda index: (answer - index) * GIB
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(1, 5000))
 def test_the_last_that_fits_is_found_whatever_is_foretold(data: st.DataObject, count: int) -> None:
     answer = data.draw(st.integers(-1, count - 1))
