@@ -73,11 +73,11 @@ class Costs:
 
     def simulated(self) -> SimulatedCosts:
         """The central values for the simulated GPU; the context is its own setting there."""
-        step = -(-self.kernels.bytes // _KERNEL_STEPS)
-        later = self.collectives.bytes + self.wsl_later.bytes
+        loaded = self.kernels.bytes + self.collectives.bytes + self.wsl_later.bytes
+        step = -(-loaded // _KERNEL_STEPS)
         return SimulatedCosts(
-            kernel_bytes=step + -(-later // _KERNEL_STEPS),
-            kernels_limit_bytes=self.kernels.bytes + later + _EARLY_KERNELS * step,
+            kernel_bytes=step,
+            kernels_limit_bytes=loaded + _EARLY_KERNELS * step,
             cublas_bytes=self.cublas.bytes,
             nccl_bytes=self.nccl.bytes,
             nccl_first_bytes=self.nccl_first.bytes,
