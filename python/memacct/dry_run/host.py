@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memacct._core import snapshot_tree
 from memacct._units import MIB
 
 from .result import Amount, Host
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from .result import Rank
 
-_KIB = 1024
 # A real driver keeps memory of its own in each process with a context, which nothing here has.
 # Nobody tells how much; assumed.
 _DRIVER_BYTES = 512 * MIB
@@ -52,33 +50,21 @@ class Sampler:
         self.samples: list[HostSample] = []
 
     def sample(self) -> None:
-        """Reads once; /proc/PID/status only, which costs the kernel no walk of page tables."""
-        held = [bytes_ for pid in _tree(self.pid) if (bytes_ := _held_bytes(pid)) is not None]
+        """Reads once, no tables of pages; nothing where the first process has ended."""
+        try:
+            tree = snapshot_tree(self.pid, host="breakdown")
+        except ValueError:  # there is no such process any more
+            return
+        held = [
+            host.rss_anon_bytes + host.rss_shmem_bytes
+            for host in (member.host for member in tree.processes)
+            if host is not None
+            and host.rss_anon_bytes is not None
+            and host.rss_shmem_bytes is not None
+        ]
         now_s = time.monotonic()
         made = HostSample(at_s=now_s, held_bytes=sum(held), processes_count=len(held))
         self.samples.append(made)
-
-
-def _tree(pid: int) -> list[int]:
-    """A process and its descendants, by the kernel's lists of children."""
-    found, waiting = [], [pid]
-    while waiting:
-        one = waiting.pop()
-        found.append(one)
-        for children in Path(f"/proc/{one}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it has ended
-                waiting += [int(child) for child in children.read_text().split()]
-    return found
-
-
-def _held_bytes(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    terms = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    names = [name for name in ("RssAnon", "RssShmem") if name in terms]
-    return sum(int(terms[name].split()[0]) * _KIB for name in names) if names else None
 
 
 def host_of(
