@@ -91,11 +91,13 @@ def test_each_byte_once_and_the_tokens_of_the_engines_own_log(
     gpu_python: Path, model: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "engine.log"
-    run = dry(gpu_python, model, "--enforce-eager", log=log)
+    run = dry(gpu_python, model, "--cudagraph-capture-sizes 1 2 4", log=log)
     assert run.verdict == "starts"
     rank = run.ranks[0]
     check_equations(run, rank)
     check_cache(run)
+    assert {row.name: row.amount.bytes for row in rank.started}["CUDA graphs"] > 0
+    assert rank.graphs_estimated is not None
     matrices = LAYERS * LAYER + 2 * VOCABULARY * HIDDEN + HIDDEN
     assert rank.weights is not None
     # The rotary table is a tensor of the model too: 4096 positions of 64 numbers.
@@ -112,11 +114,13 @@ def test_each_byte_once_and_the_tokens_of_the_engines_own_log(
     assert run.versions["vllm"] == "0.33.0"
     begins = [phase.begin_s for phase in run.timeline]
     assert begins == sorted(begins)
-    assert {"import", "config", "load", "profile"} <= {phase.name for phase in run.timeline}
+    assert {"import", "config", "load", "profile", "compile", "capture graphs"} <= {
+        phase.name for phase in run.timeline
+    }
 
 
-def test_two_ranks_with_graphs_beside_a_neighbour(gpu_python: Path, model: Path) -> None:
-    options = "-tp 2 --disable-custom-all-reduce --gpu-memory-utilization 0.5"
+def test_two_ranks_beside_a_neighbour(gpu_python: Path, model: Path) -> None:
+    options = "-tp 2 --enforce-eager --gpu-memory-utilization 0.5"
     run = dry(gpu_python, model, options, count=2, neighbours_bytes=[3 * GIB])
     assert run.verdict == "starts"
     assert [(rank.rank, rank.device) for rank in run.ranks] == [(0, 0), (1, 1)]
@@ -124,8 +128,6 @@ def test_two_ranks_with_graphs_beside_a_neighbour(gpu_python: Path, model: Path)
         check_equations(run, rank)
         rows = {row.name: row.amount.bytes for row in rank.started}
         assert rows["neighbours"] == 3 * GIB
-        assert rows["CUDA graphs"] > 0
-        assert rank.graphs_estimated is not None
         assert rank.weights is not None
         matrices = LAYERS * (LAYER - 2 * HIDDEN) + 2 * VOCABULARY * HIDDEN
         assert rank.weights.bytes == pytest.approx(matrices // 2 * BFLOAT16_BYTES, abs=MIB)

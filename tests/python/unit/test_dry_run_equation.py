@@ -45,8 +45,9 @@ def reading(
 
 def total(of: dict[str, Any]) -> int:
     device = of["machine"]["devices"][0]
-    held = sum(each["process_used_bytes"] for each in device["processes"])
-    return held + device["reserved_bytes"] + device["unattributed_bytes"] + device["free_bytes"]
+    held: int = sum(each["process_used_bytes"] for each in device["processes"])
+    rest = ("reserved_bytes", "unattributed_bytes", "free_bytes")
+    return held + sum(int(device[name]) for name in rest)
 
 
 @given(SIZES, SIZES, SIZES, SIZES, SIZES, st.tuples(SIZES, SIZES, SIZES).map(sorted), SIZES, SIZES)
