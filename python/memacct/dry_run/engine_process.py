@@ -159,7 +159,6 @@ def engine_environ(
     leftovers = ("MEMACCT_REPORT", "MEMACCT_TIMELINE", "MEMACCT_STAGE", "MEMACCT_VLLM", "VLLM_")
     environ = {name: value for name, value in base.items() if not name.startswith(leftovers)}
     environ |= {
-        "PYTHONPATH": os.pathsep.join([str(ENGINE_SIDE), str(folder / "plugin")]),
         "PYTHONUNBUFFERED": "1",
         "MEMACCT_DRYRUN_FOLDER": str(folder),
         "MEMACCT_DRYRUN_STATUS": str(status),
@@ -174,6 +173,8 @@ def engine_environ(
         **make_toolkit(folder),
     }
     environ |= dict(own)
+    places = [str(ENGINE_SIDE), str(folder / "plugin"), environ.get("PYTHONPATH")]
+    environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
     if "VLLM_PLUGINS" in environ:  # a list of those that may be loaded
         environ["VLLM_PLUGINS"] += ",memacct_dryrun"
     return environ

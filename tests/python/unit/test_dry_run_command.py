@@ -12,6 +12,7 @@ import pytest
 from memacct import ConfigError
 from memacct.dry_run.command import parse_command
 from memacct.dry_run.dryrun import make_request
+from memacct.dry_run.engine_process import ENGINE_SIDE, engine_environ
 from memacct.dry_run.engine_python import about, find_python
 from memacct.dry_run.model_folder import find_model, make_folder
 
@@ -169,3 +170,16 @@ def test_one_sentence_and_status_2_on_the_command_line(model: Path) -> None:
     assert "h1000" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not done.stdout
+
+
+def test_the_engines_environment(tmp_path: Path) -> None:
+    base = {"PATH": "/bin", "VLLM_USE_V1": "0", "PYTHONPATH": "/theirs", "MEMACCT_VLLM": "1"}
+    own = {"VLLM_PLUGINS": "mine", "VLLM_NO_USAGE_STATS": "0"}
+    made = engine_environ(base, own, tmp_path, Path("/status"))
+    assert made["PYTHONPATH"] == f"{ENGINE_SIDE}:{tmp_path}/plugin:/theirs"
+    # What the user gave before the command wins, and hides neither the hooks nor what they read.
+    assert made["VLLM_NO_USAGE_STATS"] == "0"
+    assert made["VLLM_PLUGINS"] == "mine,memacct_dryrun"
+    assert "MEMACCT_VLLM" not in made
+    # Exported variables of vLLM are in the request, which decides.
+    assert "VLLM_USE_V1" not in made
