@@ -159,6 +159,8 @@ def new_tensors() -> None:
     torch.full((10, 100), 7, dtype=torch.int32, device="cuda")
     blank = torch.empty_strided((10, 100), (1, 10), dtype=torch.int32, device="cuda")
     assert blank.tolist() == [[0] * 100] * 10
+    torch.full((3,), 7, device="cuda")
+    assert torch.ones(100_000, device="cuda").topk(3).indices.tolist() == [0] * 3
 
 
 def left_alone() -> None:

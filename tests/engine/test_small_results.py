@@ -48,7 +48,7 @@ def test_without_them_sizes_are_wrong(gpu_python: Path) -> None:
 
 @pytest.fixture(scope="module")
 def starts(gpu_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What came of starts without small results, with them, and with LoRA."""
+    """What came of starts without small results, with them, and with more options."""
     work = tmp_path_factory.mktemp("small-results")
     code, errors = run(gpu_python, STARTS, work)
     assert code == 0, errors
@@ -67,3 +67,7 @@ def test_lora_starts_and_serves_an_adapter(starts: dict[str, Any]) -> None:
     # two tensors for each projection that can have an adapter
     key = "allocation.all.allocated"
     assert starts["lora"]["account"][key] > starts["with"]["account"][key]
+
+
+def test_speculation_serves(starts: dict[str, Any]) -> None:
+    assert [len(tokens) for tokens in starts["drafts"]["tokens"]] == [3, 3]

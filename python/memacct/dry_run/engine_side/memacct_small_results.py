@@ -13,8 +13,9 @@ elements as its data say (`nonzero`, `unique`) are done on the CPU at once, as t
 allocate by a count that nobody counted. A mode (`TorchDispatchMode`) would see every operator,
 cost each some microseconds, be off in other threads, and keep Dynamo from compiling.
 
-New small tensors of integers are zero: what Triton's or an engine's own kernels leave there is
-then a valid token, index and size, and the same at every start.
+New small tensors of integers are zero, those too that an operator on a large one answers with
+(`topk` of logits): what kernels leave there is then a valid token and index, and the same at every
+start.
 
 Left alone: tensors of more elements than `LIMITS`, whatever is captured into a CUDA graph,
 what the CPU refuses (an index that was never computed). torch before 2.9 does not hand out the
@@ -29,6 +30,7 @@ engine's processes; `python memacct_small_results.py PROGRAM ...` runs any progr
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import runpy
 import sys
@@ -115,6 +117,7 @@ def apply() -> int:
                 count += _wrap(op, _sized if op.name() in _SCALARS else _valued)
             count += _wrap(torch.ops.aten.empty.memory_format, _emptied)
             count += _wrap(torch.ops.aten.empty_strided.default, _emptied)
+    importlib.import_module("memacct_first_token").apply()
     return count
 
 
@@ -188,17 +191,20 @@ def _valued(op: Any, kernel: Kernel) -> Kernel:
                 args = (*args[:place], _tensor_of(args[place], args), *args[place + 1 :])
         small = _are_small(args, LIMITS) and _are_small(kwargs.values(), LIMITS)
         result = kernel(keyset, *args, **kwargs)
-        if not small or (is_copy and _is_plain_copy(*args)) or not _is_small(result, LIMITS):
+        if (is_copy and _is_plain_copy(*args)) or torch._C._cuda_isCurrentStreamCapturing():
             return result
-        if torch._C._cuda_isCurrentStreamCapturing():
-            return result
-        try:
-            host = op(*_on_host(args), **_on_host(kwargs))
-            if not writes_arguments:
-                _write(result, host)
-            done_count[name] = done_count.get(name, 0) + 1
-        except _REFUSALS:
-            refused_count[name] = refused_count.get(name, 0) + 1
+        if small and _is_small(result, LIMITS):
+            try:
+                host = op(*_on_host(args), **_on_host(kwargs))
+            except _REFUSALS:
+                refused_count[name] = refused_count.get(name, 0) + 1
+            else:
+                done_count[name] = done_count.get(name, 0) + 1
+                if not writes_arguments:
+                    _write(result, host)
+                return result
+        if not writes_arguments:
+            _blank(result)
         return result
 
     return call
@@ -228,11 +234,20 @@ def _emptied(_op: Any, kernel: Kernel) -> Kernel:
 
     def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
         result = kernel(keyset, *args, **kwargs)
-        if result.dtype in _WHOLE and 0 < result.numel() <= LIMITS[0]:
-            ctypes.memset(result.data_ptr(), 0, result.untyped_storage().nbytes())
+        _blank(result)
         return result
 
     return call
+
+
+def _blank(result: Any) -> None:
+    """Makes new tensors zero, if they are small and of whole numbers."""
+    if isinstance(result, torch.Tensor):
+        if result.dtype in _WHOLE and 0 < result.numel() <= LIMITS[0]:
+            ctypes.memset(result.data_ptr(), 0, result.untyped_storage().nbytes())
+    elif isinstance(result, (list, tuple)):
+        for each in result:
+            _blank(each)
 
 
 def _is_sane(name: str, args: Any) -> bool:
