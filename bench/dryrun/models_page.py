@@ -29,8 +29,8 @@ The models are public ones, by their `config.json` alone (`bench/dryrun/models/`
 few layers, because what an architecture needs to start is in its first layers. Weights, peak and KV
 tokens are those of the cut model, on the first GPU; "host" is what the engine held of the host's
 memory. Lines with a ° were started in forks of one process that had imported vLLM: "host" is the
-peak resident set of their process then, and their time lacks the imports. All times are those of
-two cores that others used too.
+peak resident set of their process then, their time lacks the imports, and the convolutions of their
+encoders were PyTorch's own. All times are those of two cores that others used too.
 
 Where a folder has only config.json, memacct makes a tokenizer, and for a multimodal model a
 processor with the settings that were published with a model of that type
@@ -101,12 +101,23 @@ def refused(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {what} | {words} | {reason(case, found)} |\n"
 
 
+def missing(results: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be tried and has no result, so that nobody takes it for started."""
+    cases = [case for case in CASES if case.key not in results]
+    if not cases:
+        return
+    yield f"\n## Not run yet\n\n{len(cases)} more are to be tried (`make dryrun-models`):\n\n"
+    for case in cases:
+        title = f": {case.title}" if case.title else ""
+        yield f"- {case.group}: {case.model}{title} {shown(case)}".rstrip() + "\n"
+
+
 def page(results: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     started = sum(found["verdict"] == "starts" for found in results.values())
-    parts.append(f"{started} of {len(results)} start.\n\n")
-    return "".join([*parts, *tables(results), *refused(results)])
+    parts.append(f"{started} of the {len(results)} that were run start.\n\n")
+    return "".join([*parts, *tables(results), *refused(results), *missing(results)])
 
 
 if __name__ == "__main__":
