@@ -7,9 +7,14 @@ vLLM takes FlashAttention where it would have taken FlashInfer: by default on ca
 
 from __future__ import annotations
 
-from memacct._units import MIB
+from typing import TYPE_CHECKING
+
+from memacct._units import MIB, format_bytes
 
 from .result import Amount
+
+if TYPE_CHECKING:
+    from .result import DryRun
 
 # Source: vLLM 0.33.0. VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE in vllm/envs.py; the rest in
 # vllm/v1/attention/backends/flashinfer.py: `_get_trtllm_workspace_buffer`, `_get_workspace_buffer`
@@ -56,3 +61,13 @@ def missing_workspace(
         high_bytes=WORKSPACE_BYTES + max(WORKSPACE_BYTES, own),
         source="FlashInfer is not installed; its workspace by vLLM 0.33's constants",
     )
+
+
+def without_flashinfer(run: DryRun) -> tuple[str, ...]:
+    """What to say of a dry run whose engine is without FlashInfer on a card that would use it."""
+    there = "flashinfer-python" in run.versions
+    if there or run.request.machine.compute_capability[0] != _BLACKWELL:
+        return ()
+    workspace = f"a workspace of {format_bytes(WORKSPACE_BYTES)} or more that is not counted"
+    told = "FlashInfer is not installed with this vLLM: it would be the attention on this card"
+    return (f"{told}, with {workspace}",)

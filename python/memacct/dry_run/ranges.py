@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from memacct._units import MIB
 from memacct.cards import find_card
 
+from .flashinfer import without_flashinfer
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -50,7 +52,7 @@ def with_ranges(run: DryRun, costs: Costs) -> DryRun:
         refusal=_refusal(run, costs),
         kv_tokens=_count(run.kv_tokens, tightest),
         concurrency=_count(run.concurrency, tightest),
-        notes=(*notes, *_doubts(run, ranks)),
+        notes=(*notes, *without_flashinfer(run), *_doubts(run, ranks)),
     )
 
 

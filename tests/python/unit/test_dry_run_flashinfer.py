@@ -8,10 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dry_runs import a_machine, a_request
 
 from memacct._units import MIB
 from memacct.dry_run.engine_process import ENGINE_SIDE
-from memacct.dry_run.flashinfer import missing_workspace
+from memacct.dry_run.flashinfer import missing_workspace, without_flashinfer
+from memacct.dry_run.result import DryRun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,3 +96,13 @@ def test_the_workspace_that_is_missed_without_it() -> None:
     small = missing_workspace((10, 0), **{**llama, "batch_tokens_count": 2048})
     assert small.high_bytes == 2 * 394 * MIB
     assert missing_workspace((10, 3), **llama, graphs=False).bytes == 0
+
+
+def test_a_dry_run_says_so_where_it_matters() -> None:
+    def said(capability: tuple[int, int], **versions: str) -> tuple[str, ...]:
+        request = a_request(machine=a_machine(compute_capability=capability))
+        run = DryRun(request=request, verdict="starts", versions=versions, settings={}, ranks=())
+        return without_flashinfer(run)
+
+    assert "394.00 MiB or more" in said((10, 0), vllm="0.33.0")[0]
+    assert said((10, 0), **{"flashinfer-python": "0.7.2"}) == said((9, 0)) == ()
