@@ -46,6 +46,9 @@ def machine(gpu: str, count: int = 1, neighbours_bytes: Sequence[int] = ()) -> M
 def machine_settings(wanted: Machine) -> dict[str, Any]:
     """The arguments of `memacct.sim.SimulatedGpu` that make this machine, but its neighbours."""
     card = find_card(wanted.gpu)
+    peers = filled_card(card or _MODEL).peers
+    if wanted.nvlink is not None:
+        peers = "nvlink" if wanted.nvlink else "none" if peers == "none" else "pcie"
     return {
         "count": wanted.count,
         "total_bytes": wanted.total_bytes,
@@ -56,7 +59,7 @@ def machine_settings(wanted: Machine) -> dict[str, Any]:
         "sm_count": wanted.sm_count,
         "l2_bytes": wanted.l2_bytes,
         "integrated": card is not None and card.unified,
-        "peers": filled_card(card or _MODEL).peers,
+        "peers": peers,
     }
 
 

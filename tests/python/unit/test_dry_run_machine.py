@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from memacct._errors import ConfigError
@@ -80,3 +82,14 @@ def test_unified_memory_is_all_the_machines() -> None:
 def test_what_is_no_machine_is_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         machine(**arguments)  # type: ignore[arg-type]
+
+
+def test_peers_are_as_told_else_as_such_cards_mostly_are() -> None:
+    def peers(gpu: str, nvlink: bool | None = None) -> object:
+        return machine_settings(replace(machine(gpu, 2), nvlink=nvlink))["peers"]
+
+    assert [peers(gpu) for gpu in ("h100", "l4", "rtx4090", "80GiB")] == [
+        "nvlink", "pcie", "none", "nvlink",
+    ]  # fmt: skip
+    assert (peers("h100", False), peers("a40", True)) == ("pcie", "nvlink")
+    assert peers("rtx4090", False) == "none"
