@@ -134,16 +134,11 @@ PATCHES: dict[str, dict[str, Callable[[Any], None]]] = {
         "vllm.compilation.decorators": elsewhere(COMPILE, "save_nothing"),
         "torch._dynamo.package": elsewhere(COMPILE, "no_sources"),
     },
-    "guards": {
-        "torch._guards": elsewhere(COMPILE, "no_guards"),
-        "vllm.compilation.wrapper": elsewhere(COMPILE, "trace_without_guards"),
-    },
     "freeze": {
         "vllm.v1.worker.gpu_worker": freeze_imports,
         "vllm.utils.gc_utils": no_thaw,
     },
 }
-USUAL = tuple(name for name in PATCHES if name != "guards")
 _usual_threshold = gc.get_threshold()
 _helpers: list[subprocess.Popen[bytes]] = []
 
@@ -151,7 +146,7 @@ _helpers: list[subprocess.Popen[bytes]] = []
 def apply() -> tuple[str, ...]:
     """Makes this process's start quick; returns the names of what was asked for."""
     chosen = os.environ.get(SWITCH, "1")
-    names = USUAL if chosen == "1" else tuple(n for n in chosen.split(",") if n in PATCHES)
+    names = tuple(PATCHES) if chosen == "1" else tuple(n for n in chosen.split(",") if n in PATCHES)
     own_caches(names)
     if not names:
         return ()
