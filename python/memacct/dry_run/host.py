@@ -88,7 +88,7 @@ def host_of(
     main = files.get("main", {})
     # With data parallel the first process is the server already; else it is the engine core.
     server = 0 if main.get("server") else int(main.get("own", {}).get("RssAnon", 0))
-    peak, pids = max(sums), {file.get("pid") for file in files.values()}
+    peak, pids = max(sums), {file["pid"] for file in files.values() if "pid" in file}
     held = Amount(
         bytes=peak + server,
         low_bytes=peak,
