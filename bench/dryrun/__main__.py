@@ -19,6 +19,7 @@ from bench.engine.version_matrix.versions import Target
 
 from . import page, store
 from .cases import Case, load
+from .environments import complete
 
 ROOT = Path(__file__).parents[2]
 STARTED_S = time.monotonic()
@@ -67,6 +68,7 @@ def run_version(version: str, cases: Sequence[Case], options: argparse.Namespace
     environment = Environment(folder=options.work.absolute() / version)
     try:
         make(Target(version=version), environment, None, say)
+        complete(Target(version=version), environment)
     except InstallError as error:
         say(f"{version}: {error}")
         return False
