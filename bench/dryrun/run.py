@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from memacct._errors import MemacctError
 from memacct.dry_run.machine import machine
 from memacct.dry_run.request import Machine, Request
-from memacct.dry_run.request_costs import costs_of
 from memacct.dry_run.start import run
 
 from .cases import GIB, Case
@@ -39,6 +38,7 @@ def machine_of(case: Case) -> Machine:
             compute_capability=tuple(device["compute_capability"]),
             sm_count=device["sm_count"],
         )
+    made = replace(made, wsl=case.wsl2, nvlink=case.nvlink)
     if case.total_gib is None:
         return made
     total = int(case.total_gib * GIB)
@@ -60,8 +60,7 @@ def run_case(case: Case, python: Path, say: Callable[[str], None]) -> dict[str, 
         environ={**WITHOUT_FLASHINFER, **case.environ},
     )
     try:
-        costs = costs_of(request, wsl=case.wsl2, nvlink=case.nvlink)
-        found |= plain(run(request, limit_s=LIMIT_S, say=say, costs=costs))
+        found |= plain(run(request, limit_s=LIMIT_S, say=say))
     except MemacctError as error:
         found["error"] = str(error)
     found["took_s"] = round(time.monotonic() - begin_s, 1)
