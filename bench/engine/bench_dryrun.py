@@ -1,6 +1,6 @@
 """How long a dry run takes, and how much of the host's memory: cold, again, from the cache.
 
-    python bench/engine/bench_dryrun.py [--model NAME] [--gpu GPU] [--whole] [--json FILE]
+    python -m bench.engine.bench_dryrun [--model NAME] [--gpu GPU] [--whole] [--json FILE]
 
 NAME is one of bench/dryrun/models. Cold is a start with nothing cached (Python's own .pyc and the
 kernel's page cache apart); again is another with the kernels of the first; with --whole, also one
