@@ -29,7 +29,6 @@ ARCHITECTURE = {
     "torch_dtype": "bfloat16",
 }
 LORA = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 16}
-DRAFTS = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
 RANK = 8
 
 
@@ -62,9 +61,7 @@ def make_adapter(folder: Path) -> None:
     save_file(weights, str(folder / "adapter_model.safetensors"))
 
 
-def start(
-    work: Path, *, with_results: bool = True, lora: bool = False, drafts: bool = False
-) -> dict[str, Any]:
+def start(work: Path, *, with_results: bool = True, lora: bool = False) -> dict[str, Any]:
     """The allocator's account after a start and a few tokens, and how many there were."""
     import memacct_small_results as small
     import torch
@@ -75,10 +72,7 @@ def start(
         small.apply()
     options = {"skip_tokenizer_init": True, "enforce_eager": True, "load_format": "dummy"}
     limits = {"max_model_len": 512, "max_num_seqs": 16, "gpu_memory_utilization": 0.5}
-    more: dict[str, Any] = LORA if lora else {}
-    if drafts:
-        more = {**more, "speculative_config": DRAFTS}
-    llm = LLM(model=str(work / "model"), **options, **limits, **more)
+    llm = LLM(model=str(work / "model"), **options, **limits, **(LORA if lora else {}))
     account = {
         key: count
         for key, count in torch.cuda.memory_stats().items()
@@ -121,7 +115,6 @@ def main() -> None:
     forked(work, "without", with_results=False)
     forked(work, "with")
     forked(work, "lora", lora=True)
-    forked(work, "drafts", drafts=True)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,3 @@ def test_lora_starts_and_serves_an_adapter(starts: dict[str, Any]) -> None:
     # two tensors for each projection that can have an adapter
     key = "allocation.all.allocated"
     assert starts["lora"]["account"][key] > starts["with"]["account"][key]
-
-
-def test_speculation_serves(starts: dict[str, Any]) -> None:
-    assert [len(tokens) for tokens in starts["drafts"]["tokens"]] == [3, 3]

@@ -30,7 +30,6 @@ engine's processes; `python memacct_small_results.py PROGRAM ...` runs any progr
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import runpy
 import sys
@@ -117,7 +116,6 @@ def apply() -> int:
                 count += _wrap(op, _sized if op.name() in _SCALARS else _valued)
             count += _wrap(torch.ops.aten.empty.memory_format, _emptied)
             count += _wrap(torch.ops.aten.empty_strided.default, _emptied)
-    importlib.import_module("memacct_first_token").apply()
     return count
 
 
