@@ -129,3 +129,14 @@ def test_each_replica_has_the_whole_model(gpu_python: Path, tmp_path: Path) -> N
     assert first == pytest.approx(second, abs=MIB)
     assert 0 <= first - 2 * LAYER_BYTES - 2 * EMBEDDINGS_BYTES < SMALL_BYTES
     assert {rank.device for rank in answer.ranks} == {0, 1}
+
+
+def test_four_bits_without_files_are_four_bits(gpu_python: Path, tmp_path: Path) -> None:
+    """vLLM looks into the files for what GPTQ has quantised; there are none."""
+    (of_all,) = weights(dryrun(tmp_path, gpu_python, "Qwen2.5-7B-Instruct-GPTQ-Int4"))
+    hidden, inner, keys, vocabulary = 3584, 18944, 512, 152064
+    matrices = 2 * (2 * hidden * (hidden + keys) + 3 * hidden * inner)
+    # 4 bits each, and one scale of 16 bits for 128 of them.
+    quantised = matrices * (4 + 16 / 128) / 8
+    embeddings = 2 * BFLOAT16_BYTES * hidden * vocabulary
+    assert 0 <= of_all - quantised - embeddings < SMALL_BYTES

@@ -15,8 +15,12 @@ from memacct.dry_run.processor import complete
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Weights are not opened; a folder that only holds links to them would still be searched for them.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+# An engine reads these files' headers even where it makes the weights up: which layers are
+# quantised. The others say nothing to it that it is to know.
+_WITH_HEADERS = ".safetensors"
+# GPTQ quantises the matrices of the layers; it is by files alone that an engine knows of them.
+_LAYERS = (".layers.", ".h.")
 # These make weights without files, or by a way of their own that the user asked for.
 _KEPT_FORMATS = ("dummy",)
 
@@ -98,19 +102,36 @@ def make_folder(model: Path, arguments: Sequence[str], where: Path) -> ModelFold
     sizes = 0
     for file in files:
         if file.name.endswith(_WEIGHTS):
-            sizes += 0 if file.name.endswith(".json") else file.stat().st_size
-            continue
+            sizes += file.stat().st_size
+            if not file.name.endswith(_WITH_HEADERS):
+                continue
         target = "config.json" if model.is_file() else file.name
         (folder / target).symlink_to(file.resolve())
     made_up: tuple[str, ...] = ()
     if not is_given(arguments, "--skip-tokenizer-init") and not is_given(arguments, "--tokenizer"):
         made_up = complete(folder, json.loads((folder / "config.json").read_text()))
+    made_up += _say_what_is_quantised(folder)
     return ModelFolder(
         folder=folder,
         options=_options(arguments),
         checkpoint_bytes=sizes or None,
         notes=made_up,
     )
+
+
+def _say_what_is_quantised(folder: Path) -> tuple[str, ...]:
+    """Completes the config of a GPTQ model without files, which would count as not quantised."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    scheme = config.get("quantization_config")
+    if not isinstance(scheme, dict) or scheme.get("quant_method") != "gptq":
+        return ()
+    if scheme.get("modules_in_block_to_quantize") or any(folder.glob(f"*{_WITH_HEADERS}")):
+        return ()
+    scheme["modules_in_block_to_quantize"] = [list(_LAYERS)]
+    path.unlink()  # a link to the model's own
+    path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return ("which matrices GPTQ left as they were is not known without files: none of a layer",)
 
 
 def _options(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -114,14 +114,17 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
-def test_the_engine_gets_all_but_the_weights(model: Path, tmp_path: Path) -> None:
-    (model / "model.safetensors").write_bytes(bytes(1000))
+def test_the_engine_gets_the_files_with_heads_and_no_other_weights(
+    model: Path, tmp_path: Path
+) -> None:
+    (model / "model.safetensors").write_bytes(bytes(900))
+    (model / "pytorch_model.bin").write_bytes(bytes(100))
     (model / "model.safetensors.index.json").write_text("{}")
     (model / "generation_config.json").write_text("{}")
     made = make_folder(model, (), tmp_path)
     there = {path.name for path in made.folder.iterdir()}
-    assert {"config.json", "generation_config.json"} <= there
-    assert not {name for name in there if "safetensors" in name}
+    assert {"config.json", "generation_config.json", "model.safetensors"} <= there
+    assert "pytorch_model.bin" not in there
     assert made.folder.name == "Llama-Tiny"
     assert made.options == ("--load-format", "dummy")
     assert made.checkpoint_bytes == 1000
@@ -133,6 +136,23 @@ def test_of_a_file_there_is_only_the_config(model: Path, tmp_path: Path) -> None
     assert json.loads((made.folder / "config.json").read_text()) == LLAMA
     assert made.options == ()
     assert made.checkpoint_bytes is None
+
+
+def test_without_files_gptq_is_said_of_all_layers(model: Path, tmp_path: Path) -> None:
+    """An engine looks into the files for what is quantised, and finds nothing where none are."""
+    scheme = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
+    path = model / "config.json"
+    path.write_text(json.dumps({**LLAMA, "quantization_config": scheme}))
+    given = path.read_text()
+    made = make_folder(model, (), tmp_path / "without")
+    told = json.loads((made.folder / "config.json").read_text())["quantization_config"]
+    assert told == {**scheme, "modules_in_block_to_quantize": [[".layers.", ".h."]]}
+    assert any("GPTQ" in note for note in made.notes)
+    (model / "model.safetensors").write_bytes(bytes(900))
+    made = make_folder(model, (), tmp_path / "with")
+    assert (made.folder / "config.json").read_text() == given
+    assert not any("GPTQ" in note for note in made.notes)
+    assert path.read_text() == given, "the user's own file is as it was"
 
 
 def test_an_interpreter_without_vllm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
