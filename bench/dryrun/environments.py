@@ -16,7 +16,7 @@ KERNELS = frozenset({"humming-kernels"})
 
 
 def complete(target: Target, environment: Environment) -> None:
-    """Adds the kernels' packages, as this vLLM pins them and without what they need to run.
+    """Adds the kernels' packages as this vLLM pins them, without their extras: toolkits of CUDA.
 
     Raises:
         InstallError: one could not be installed.
@@ -26,5 +26,5 @@ def complete(target: Target, environment: Environment) -> None:
         return
     for requirement in declared(target, environment):
         if name_of(requirement) in KERNELS:
-            environment.install("--no-deps", re.sub(r"\[[^\]]*\]", "", requirement).split(";")[0])
+            environment.install(re.sub(r"\[[^\]]*\]", "", requirement).split(";")[0])
     done.touch()
