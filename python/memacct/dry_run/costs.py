@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .request import Machine
 
+_NO_REDUCTION = "no GPUs share a layer: nothing is reduced"
+
 # The kernels of an engine are loaded in this many steps, so that all of their growth comes while a
 # model is loaded and profiled, and not within a few large ones.
 _KERNEL_STEPS = 32
@@ -90,6 +92,7 @@ def known_costs(
     machine: Machine,
     *,
     tensor_parallel_size: int,
+    gpus_count: int | None = None,
     nvlink: bool | None = None,
     vllm: str | None = None,
     torch: str | None = None,
@@ -106,7 +109,9 @@ def known_costs(
 
     Args:
         machine: the card by its name in the catalogue and the driver's.
-        tensor_parallel_size: GPUs of one engine that exchange tensors.
+        tensor_parallel_size: GPUs that share each layer, and reduce what comes of it together.
+        gpus_count: that talk to each other at all; stages of a pipeline and replicas reduce
+            nothing together. None: those that share layers.
         nvlink: whether they are joined by NVLink; None: as cards of this name mostly are.
         vllm: its version; None for a recent one.
         torch: its version; None takes any measurement.
@@ -127,27 +132,28 @@ def known_costs(
         nvlink=_usually_joined(card.name) if nvlink is None and card else nvlink,
         wsl=wsl,
     )
-    found = _public(where, alone=tensor_parallel_size == 1)
+    reduces = tensor_parallel_size > 1
+    found = _public(where, talks=reduces or (gpus_count or 1) > 1, reduces=reduces)
     measured = find_calibration(
         machine.driver_name, driver=driver, torch=torch, cuda=cuda, given=calibration
     )
     return found if measured is None else _measured(found, measured)
 
 
-def _public(where: Where, *, alone: bool) -> Costs:
-    nothing = Amount(bytes=0, low_bytes=0, high_bytes=0, source="one GPU: no communicator")
+def _public(where: Where, *, talks: bool, reduces: bool) -> Costs:
+    alone = _within("one GPU: no communicator")
     notes = []
     if where.card is None:
         notes.append("the card is not known: its costs are those of any card")
-    if not alone and where.nvlink is None:
+    if talks and where.nvlink is None:
         notes.append("whether the GPUs are joined by NVLink is not known")
     return Costs(
         context=amount_for("context", where),
         kernels=amount_for("kernels", where),
         cublas=_within("in the figure of the kernels, which logs do not tell apart"),
-        nccl=nothing if alone else _within("in the figure of its first collective"),
-        nccl_first=nothing if alone else amount_for("nccl_first", where),
-        collectives=nothing if alone else amount_for("collectives", where),
+        nccl=_within("in the figure of its first collective") if talks else alone,
+        nccl_first=amount_for("nccl_first", where) if talks else alone,
+        collectives=amount_for("collectives", where) if reduces else _within(_NO_REDUCTION),
         graph=_within("in the figure of its nodes"),
         graph_node=amount_for("graph_node", where),
         wsl=amount_for("wsl", where),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .request import Request
 
-# Options that make several GPUs work together.
+# Options that make several GPUs work together; those of the first share each layer.
 _GROUPS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
@@ -32,17 +32,17 @@ def costs_of(request: Request, *, calibration: Path | None = None, **known: Any)
     """
     engine = _about(request.python)
     machine = request.machine
-    together = max(number_of(request.arguments, name) or 1 for name in _GROUPS)
-    told = {
+    sizes = [number_of(request.arguments, name) or 1 for name in _GROUPS]
+    told: dict[str, Any] = {
+        "tensor_parallel_size": sizes[0],
+        "gpus_count": max(sizes),
         "nvlink": machine.nvlink,
         "vllm": engine.vllm,
         "torch": engine.torch,
         "driver": machine.driver,
         "wsl": machine.wsl,
     }
-    return known_costs(
-        machine, tensor_parallel_size=together, calibration=calibration, **{**told, **known}
-    )
+    return known_costs(machine, calibration=calibration, **{**told, **known})
 
 
 def told_costs(costs: Costs) -> dict[str, object]:

@@ -386,3 +386,13 @@ def test_a_range_always_holds_its_value(less: int, value: int, more: int, cache:
     amounts = [found.kv_cache, found.non_torch, found.graphs, found.context]
     assert all(a is not None and a.low_bytes <= a.bytes <= a.high_bytes for a in amounts)
     assert all(row.amount.low_bytes <= row.amount.bytes for row in found.started)
+
+
+def test_only_gpus_that_share_layers_reduce_together() -> None:
+    """Stages and replicas have communicators; the workspaces of all-reduce are none of theirs."""
+    alone = of("h100")
+    stages, shared = of("h100", gpus_count=2), of("h100", tensor_parallel_size=2, gpus_count=2)
+    assert alone.nccl_first.bytes == alone.collectives.bytes == stages.collectives.high_bytes == 0
+    assert stages.nccl_first == shared.nccl_first
+    assert shared.nccl_first.bytes > 0
+    assert shared.collectives.bytes > 0
