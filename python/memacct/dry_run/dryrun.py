@@ -56,14 +56,13 @@ def make_request(
     """
     parsed = parse_command(command)
     model = find_model(parsed.model)
+    where = replace(machine(gpu, count, neighbours_bytes), nvlink=nvlink, driver=driver, wsl=wsl)
     engine = about(find_python(python or parsed.python))
     exported = {name: value for name, value in os.environ.items() if name.startswith(_HEEDED)}
     return Request(
         model=model,
         arguments=parsed.arguments,
-        machine=replace(
-            machine(gpu, count, neighbours_bytes), nvlink=nvlink, driver=driver, wsl=wsl
-        ),
+        machine=where,
         python=engine.python,
         environ={**exported, **parsed.environ},
     )

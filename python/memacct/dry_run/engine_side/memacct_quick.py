@@ -29,8 +29,13 @@ SWITCH = "MEMACCT_DRYRUN_QUICK"
 FOLDER = "MEMACCT_DRYRUN_FOLDER"
 # The simulator's: longer fills are cut, so that they take less of the host's memory.
 FILL_LIMIT = "MEMACCT_SIM_FILL_LIMIT_BYTES"
-# Objects between collections while modules are imported; Python's own numbers come back then.
+# Objects between collections while modules are imported.
 IMPORTING = (100_000, 50, 1000)
+# And then: Python's own for what is young, so that garbage which holds memory of the device goes as
+# early as without this; what has survived is looked at a hundred times less often, since a model
+# that is traced makes millions of objects. The engine collects everything before it measures.
+_young, _middle, _ = gc.get_threshold()
+STARTING = (_young, _middle, 1000)
 
 
 class AfterImport(MetaPathFinder):
@@ -82,7 +87,7 @@ def freeze_imports(gpu_worker: Any) -> None:
 
     def init_device(self: Any, *args: Any, **keywords: Any) -> Any:
         gc.freeze()
-        gc.set_threshold(*_usual_threshold)
+        gc.set_threshold(*STARTING)
         return original(self, *args, **keywords)
 
     worker.init_device = init_device
@@ -139,7 +144,6 @@ PATCHES: dict[str, dict[str, Callable[[Any], None]]] = {
         "vllm.utils.gc_utils": no_thaw,
     },
 }
-_usual_threshold = gc.get_threshold()
 _helpers: list[subprocess.Popen[bytes]] = []
 
 
