@@ -124,6 +124,8 @@ def known_costs(
         ConfigError: `calibration` is not there, or is no such file.
     """
     card = find_card(machine.gpu)  # None: it was asked for by its size
+    reduces = tensor_parallel_size > 1
+    talks = reduces or (gpus_count or 1) > 1
     where = Where(
         card=card.name if card else None,
         architecture=card.architecture if card else None,
@@ -131,9 +133,9 @@ def known_costs(
         vllm=_minor(vllm),
         nvlink=_usually_joined(card.name) if nvlink is None and card else nvlink,
         wsl=wsl,
+        stages=talks and not reduces,
     )
-    reduces = tensor_parallel_size > 1
-    found = _public(where, talks=reduces or (gpus_count or 1) > 1, reduces=reduces)
+    found = _public(where, talks=talks, reduces=reduces)
     measured = find_calibration(
         machine.driver_name, driver=driver, torch=torch, cuda=cuda, given=calibration
     )

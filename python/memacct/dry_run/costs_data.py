@@ -34,6 +34,7 @@ class Where:
         vllm: its version as (major, minor); None for a recent one.
         nvlink: the GPUs are joined by it; None is not known.
         wsl: below Windows.
+        stages: several GPUs work together, but share no layer.
     """
 
     card: str | None
@@ -42,6 +43,7 @@ class Where:
     vllm: tuple[int, int] | None = None
     nvlink: bool | None = None
     wsl: bool = False
+    stages: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ class CostReading:
     architecture: str | None
     nvlink: bool | None
     wsl: bool | None
+    stages: bool | None
     architectures: tuple[str, ...]
     drivers: Span
     vllms: Span
@@ -78,6 +81,8 @@ class CostReading:
         if self.nvlink is not None and where.nvlink is not None and self.nvlink != where.nvlink:
             return False
         if self.wsl is not None and self.wsl != where.wsl:
+            return False
+        if self.stages is not None and self.stages != where.stages:
             return False
         known = self.architectures and where.architecture
         if known and where.architecture not in self.architectures:
@@ -192,6 +197,7 @@ def _reading(values: Mapping[str, Any], sources: Mapping[str, str]) -> CostReadi
         architecture=card.architecture if card else values.get("architecture"),
         nvlink=values.get("nvlink"),
         wsl=values.get("wsl"),
+        stages=values.get("stages"),
         architectures=tuple(values.get("architectures", ())),
         drivers=_span(values, "driver"),
         vllms=_span(values, "vllm"),

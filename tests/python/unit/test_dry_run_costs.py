@@ -120,6 +120,27 @@ def test_one_gpu_has_no_communicator() -> None:
     assert (alone.nccl_first.high_bytes, alone.collectives.high_bytes) == (0, 0)
 
 
+def test_stages_of_a_pipeline_may_load_fewer_kernels_within_the_budget() -> None:
+    alone, stages, shared = (
+        of("h100", tensor_parallel_size=tp, gpus_count=count).kernels
+        for tp, count in ((1, 1), (1, 2), (2, 2))
+    )
+    assert stages.low_bytes < round(0.07 * GIB) < alone.low_bytes
+    assert stages.high_bytes == alone.high_bytes
+    assert shared == alone
+
+
+def test_older_all_reduce_is_the_second_communicator_alone() -> None:
+    old = of("h100", vllm="0.11.0", tensor_parallel_size=2)
+    told = round(0.55 * GIB)  # of non-torch memory, by the public table for two GPUs
+    sum_of = {
+        name: sum(getattr(old[term], name) for term in ("kernels", "nccl_first", "collectives"))
+        for old in (old.terms(),)
+        for name in ("low_bytes", "high_bytes")
+    }
+    assert sum_of["low_bytes"] <= told <= sum_of["high_bytes"]
+
+
 def test_nvlink_costs_more_and_not_knowing_it_spans_both() -> None:
     joined, apart, unknown = (
         of("a40", tensor_parallel_size=4, nvlink=nvlink) for nvlink in (True, False, None)
