@@ -19,8 +19,10 @@ REASONS = (
     (
         # Mamba2's scan has a chunk a request; the profiling pass has one for every 128 tokens.
         r"Tried to allocate 4\.00 GiB",
-        "right: once the KV cache is there, vLLM warms up with a prefill of all 1,024 requests, whose states"
-        " are 4 GiB twice; `--max-num-seqs 512` starts",
+        (
+            "right: with the KV cache there, vLLM warms up by a prefill of 1,024 requests at once: "
+            "4 GiB of states, twice; `--max-num-seqs 512` starts"
+        ),
     ),
     (r"out of memory|No available memory|larger than the available", "right: it does not fit"),
     (r"greater than the derived max_model_len", "right: the model is not that long"),
