@@ -6,7 +6,6 @@ import contextlib
 import copy
 import importlib
 import logging
-import os
 from typing import Any, ClassVar
 
 from memacct_dryrun_files import Record
@@ -94,8 +93,6 @@ def _around_initialize(original: Any, core: Any, *args: Any, **kwargs: Any) -> A
     parallel = config.parallel_config
     group = getattr(parallel, "data_parallel_index", None) or parallel.data_parallel_rank
     record = Record(f"core-{group}", group=group, settings=resolved(config))
-    core.memacct_dryrun_record = record
-    _Plan.record = record
     seen = _Seen()
     logger = logging.getLogger(CACHE_LOGGER)
     logger.addHandler(seen)
@@ -117,8 +114,6 @@ def _tell(record: Record, config: Any, result: Any, seen: _Seen) -> None:
         kv_tokens=getattr(cache, "kv_cache_size_tokens", None) or seen.tokens,
         concurrency=getattr(cache, "kv_cache_max_concurrency", None) or seen.concurrency,
         **{"blocks_count": getattr(result, "num_blocks", None), **_Plan.blocks},
-        groups_count=len(getattr(result, "kv_cache_groups", ())) or None,
-        host_pid=os.getpid(),
     )
 
 
@@ -128,7 +123,6 @@ def _tell(record: Record, config: Any, result: Any, seen: _Seen) -> None:
 class _Plan:
     """What is known of the plan that vLLM refused in this process."""
 
-    record: Record | None = None
     refused: ClassVar[dict[str, Any]] = {}
     blocks: ClassVar[dict[str, Any]] = {}
 

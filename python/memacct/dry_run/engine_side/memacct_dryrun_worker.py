@@ -13,14 +13,10 @@ from typing import Any
 
 from memacct_dryrun_files import Record, machine_status
 
-# The worker's own terms, each by the names that vLLM's versions have for it.
+# The worker's own terms, by the names that vLLM has for them.
 TERMS = {
-    "requested_bytes": ("requested_memory",),
-    "available_bytes": ("available_kv_cache_memory_bytes",),
-    "graphs_estimated_bytes": ("cudagraph_memory_estimate",),
-    "peak_activation_bytes": ("peak_activation_memory",),
-    "non_torch_bytes": ("non_torch_memory",),
-    "consumed_bytes": ("total_consumed",),
+    "requested_bytes": "requested_memory",
+    "graphs_estimated_bytes": "cudagraph_memory_estimate",
 }
 
 
@@ -33,20 +29,15 @@ class Watched:
         self.profiling: Any = None
 
     def read(self) -> dict[str, Any]:
-        """PyTorch's counters, CUDA's free memory, the machine's true state."""
+        """PyTorch's counters, the machine's true state."""
         import torch
 
-        device = self.worker.device
-        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-        stats = torch.cuda.memory_stats(device)
+        stats = torch.cuda.memory_stats(self.worker.device)
         return {
-            "free_bytes": free_bytes,
-            "total_bytes": total_bytes,
             "allocated_bytes": stats.get("allocated_bytes.all.current", 0),
             "allocated_peak_bytes": stats.get("allocated_bytes.all.peak", 0),
             "reserved_bytes": stats.get("reserved_bytes.all.current", 0),
             "reserved_peak_bytes": stats.get("reserved_bytes.all.peak", 0),
-            "pinned_bytes": pinned_bytes(),
             "machine": machine_status(),
         }
 
@@ -66,8 +57,8 @@ class Watched:
     def terms(self) -> dict[str, Any]:
         """The engine's own numbers, as far as it has come."""
         found: dict[str, Any] = {}
-        for name, attributes in TERMS.items():
-            value = next((getattr(self.worker, a, None) for a in attributes), None)
+        for name, attribute in TERMS.items():
+            value = getattr(self.worker, attribute, None)
             if value is not None:
                 found[name] = int(value)
         runner = getattr(self.worker, "model_runner", None)
@@ -82,8 +73,6 @@ class Watched:
                 found["requested_bytes"] = math.ceil(asked)
         if self.profiling is not None:
             found["profiling"] = numbers(self.profiling)
-            for name in ("before_create", "before_profile", "after_profile"):
-                found["profiling"][name] = numbers(getattr(self.profiling, name, None))
         return found
 
     def observe_out_of_memory(self) -> None:
@@ -96,8 +85,6 @@ class Watched:
 
         def observe(device: int, asked: int, _limit: int, free: int) -> None:
             self.out_of_memory = {"device": device, "asked_bytes": asked, "free_bytes": free}
-            with suppress(Exception):
-                self.moment("out of memory")
 
         attach(observe)
 
@@ -108,7 +95,7 @@ class Watched:
             self.record.tell(**self.terms())
         self.record.fail(where, error, **facts)
 
-    def caches(self) -> dict[str, Any]:
+    def cache_bytes(self) -> int:
         """The KV cache: bytes of the storages that were allocated for it."""
         runner = self.worker.model_runner
         storages = {}
@@ -116,7 +103,7 @@ class Watched:
             storage = tensor.untyped_storage()
             if tensor.is_cuda:
                 storages[storage.data_ptr()] = storage.nbytes()
-        return {"kv_cache_bytes": sum(storages.values()), "kv_caches_count": len(storages)}
+        return sum(storages.values())
 
     def pools(self) -> dict[str, int] | None:
         """What is in PyTorch's private pools, which CUDA graphs keep for themselves."""
@@ -202,16 +189,6 @@ def tensors_of(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in tensors_of(item)]
     return [value] if hasattr(value, "untyped_storage") else []
-
-
-def pinned_bytes() -> int | None:
-    """Host memory that PyTorch holds pinned; None where this PyTorch does not count it."""
-    import torch
-
-    with suppress(Exception):
-        stats = torch.cuda.host_memory_stats()
-        return int(stats.get("allocated_bytes.current", 0))
-    return None
 
 
 def wrap(owner: Any, name: str, around: Any) -> None:
