@@ -27,6 +27,7 @@ from memacct._units import GIB, MIB
 from memacct.dry_run.answers import Answers
 from memacct.dry_run.cache import Cache
 from memacct.dry_run.dryrun import make_request
+from memacct.dry_run.machine import machine
 from memacct.dry_run.start import run
 from memacct.sim._build import build_runtime
 
@@ -60,10 +61,10 @@ def measured(command: str, gpu: str) -> tuple[DryRun, dict[str, Any]]:
 
 def cached_s(command: str, gpu: str, folder: Path, answer: DryRun) -> float:
     """What the second of two equal questions takes, the first having had this answer."""
-    request = make_request(command, gpu=gpu)
+    request = make_request(command, machine(gpu))
     Answers(run=lambda _: answer, cache=Cache(folder=folder))(request)
     begin_s = time.monotonic()
-    again = Answers(run=run, cache=Cache(folder=folder))(make_request(command, gpu=gpu))
+    again = Answers(run=run, cache=Cache(folder=folder))(make_request(command, machine(gpu)))
     assert again.origin == "cache"
     return round(time.monotonic() - begin_s, 3)
 

@@ -11,10 +11,11 @@ import pytest
 
 from memacct import ConfigError
 from memacct.dry_run.command import parse_command
-from memacct.dry_run.dryrun import make_request
+from memacct.dry_run.dryrun import dryrun
 from memacct.dry_run.engine_process import ENGINE_SIDE, engine_environ
 from memacct.dry_run.engine_python import about, find_python
 from memacct.dry_run.model_folder import find_model, make_folder
+from memacct.dry_run.neighbours import parse_neighbour
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -179,7 +180,7 @@ def test_the_interpreter_of_the_vllm_on_path(
 
 def test_a_card_that_nobody_knows(model: Path) -> None:
     with pytest.raises(ConfigError, match="h1000"):
-        make_request(f"vllm serve {model}", gpu="h1000")
+        dryrun(f"vllm serve {model}", gpu="h1000")
 
 
 def test_one_sentence_and_status_2_on_the_command_line(model: Path) -> None:
@@ -203,3 +204,9 @@ def test_the_engines_environment(tmp_path: Path) -> None:
     assert "MEMACCT_VLLM" not in made
     # Exported variables of vLLM are in the request, which decides.
     assert "VLLM_USE_V1" not in made
+
+
+def test_a_neighbour_that_is_no_size() -> None:
+    with pytest.raises(ConfigError, match="--neighbour 'much' is no size such as 12GiB"):
+        parse_neighbour("much")
+    assert parse_neighbour("12GiB") == 12 << 30

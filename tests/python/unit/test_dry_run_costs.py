@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from memacct.dry_run.calibration_file import (
     write_calibration,
 )
 from memacct.dry_run.costs import Costs, known_costs
-from memacct.dry_run.machine import machine
+from memacct.dry_run.machine import cuda_total_range_bytes, machine
 from memacct.dry_run.ranges import ENGINE_BYTES, widen, with_ranges
 from memacct.dry_run.result import Amount, Count, DryRun, Rank, Refusal, Row
 
@@ -364,13 +365,30 @@ def test_what_is_missing_has_a_range_and_may_be_nothing() -> None:
     refusal = Refusal(kind="weights", message="no", missing=exact(300 * MIB))
     run = a_run(verdict="does not fit", refusal=refusal, kv_tokens=None)
     costs = replace(NOTHING, kernels=open_amount(GIB, 2 * GIB, GIB))
-    wide, narrow = (with_ranges(run, each).refusal for each in (costs, NOTHING))
-    assert wide is not None
-    assert narrow is not None
-    assert wide.missing is not None
-    assert wide.missing.high_bytes > GIB
-    assert any("may start" in each for each in wide.suggestions)
-    assert not narrow.suggestions
+    wide, narrow = (with_ranges(run, each) for each in (costs, NOTHING))
+    assert wide.refusal is not None
+    assert wide.refusal.missing is not None
+    assert wide.refusal.missing.high_bytes > GIB
+    assert any("may start" in each for each in wide.notes)
+    assert not wide.refusal.suggestions, "it is nothing to be tried"
+    assert not any("may start" in each for each in narrow.notes)
+
+
+def test_a_total_that_is_assumed_is_no_exact_one() -> None:
+    """Nobody has told CUDA's total of an A10G: what is asked for is as uncertain as that."""
+    a10g = machine("a10g")
+    low, high = cuda_total_range_bytes(a10g)
+    rank = replace(
+        RANK, total_bytes=a10g.cuda_total_bytes, requested_bytes=a10g.cuda_total_bytes // 2
+    )
+    found = widen(rank, NOTHING, machine=a10g).kv_cache
+    assert found is not None
+    assert rank.kv_cache is not None
+    less = rank.kv_cache.bytes - found.low_bytes
+    assert less == pytest.approx(math.hypot(ENGINE_BYTES, (a10g.cuda_total_bytes - low) / 2), abs=2)
+    assert found.high_bytes - rank.kv_cache.bytes == pytest.approx(
+        math.hypot(ENGINE_BYTES, (high - a10g.cuda_total_bytes) / 2), abs=2
+    )
 
 
 @given(
