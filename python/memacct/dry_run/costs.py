@@ -133,11 +133,12 @@ def known_costs(
         wsl=wsl,
     )
     reduces = tensor_parallel_size > 1
-    found = _public(where, talks=reduces or (gpus_count or 1) > 1, reduces=reduces)
+    talks = reduces or (gpus_count or 1) > 1
+    found = _public(where, talks=talks, reduces=reduces)
     measured = find_calibration(
         machine.driver_name, driver=driver, torch=torch, cuda=cuda, given=calibration
     )
-    return found if measured is None else _measured(found, measured)
+    return found if measured is None else _measured(found, measured, talks=talks)
 
 
 def _public(where: Where, *, talks: bool, reduces: bool) -> Costs:
@@ -166,12 +167,15 @@ def _within(why: str) -> Amount:
     return Amount(bytes=0, low_bytes=0, high_bytes=0, source=why)
 
 
-def _measured(public: Costs, measured: Calibration) -> Costs:
+def _measured(public: Costs, measured: Calibration, *, talks: bool) -> Costs:
     """The user's own figures instead of the public ones, where there are any."""
     unknown = set(measured.figures) - set(public.terms())
     if unknown:
         raise ConfigError(f"the calibration of {measured.card} has unknown figures: {unknown}")
     terms = {**public.terms(), **measured.figures}
+    if not talks:
+        # Measured with several GPUs; one alone makes no communicator.
+        terms |= {"nccl": public.nccl, "nccl_first": public.nccl_first}
     if "kernels" in measured.figures:
         # What was measured below Windows has all that it takes.
         terms["wsl_later"] = _within("measured with the kernels")

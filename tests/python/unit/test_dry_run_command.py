@@ -110,6 +110,12 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="no JSON"):
         find_model(str(tmp_path))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match="these are weights"):
+        find_model(f"{tmp_path}/model.gguf")
+    (tmp_path / "folder" / "config.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        find_model(f"{tmp_path}/folder")
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ConfigError, match="no JSON object"):
         find_model(str(tmp_path))
@@ -167,15 +173,41 @@ def test_an_interpreter_without_vllm_is_told(monkeypatch: pytest.MonkeyPatch) ->
         find_python()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!{python}\n",
+        "#!{python} -I\n",
+        "#!/usr/bin/env {python}\n",
+        # pip's and uv's, where the path is too long for a first line or has a space.
+        "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n",
+        "#!/bin/sh\n'''exec' '{python}' \"$0\" \"$@\"\n' '''\n",
+    ],
+)
 def test_the_interpreter_of_the_vllm_on_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "vllm"
-    script.write_text(f"#!{sys.executable}\n")
+    script.write_text(text.format(python=sys.executable))
     script.chmod(0o755)
     monkeypatch.delenv("MEMACCT_ENGINE_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_python() == Path(sys.executable)
+
+
+def test_a_vllm_that_is_no_pythons_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "vllm"
+    script.write_text("#!/bin/sh\nexec docker run vllm\n")
+    script.chmod(0o755)
+    monkeypatch.delenv("MEMACCT_ENGINE_PYTHON", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(ConfigError, match="neither on PATH nor"):
+        find_python()
+
+
+def test_an_open_quote() -> None:
+    with pytest.raises(ConfigError, match="cannot be taken apart: No closing quotation"):
+        parse_command("vllm serve 'x")
 
 
 def test_a_card_that_nobody_knows(model: Path) -> None:

@@ -228,13 +228,43 @@ def test_the_same_card_driver_and_torch_is_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"schema_version": 1, "entries": [{"card": 1}]}', '{"schema_version": 9}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 1, "entries": [{"card": 1}]}',
+        '{"schema_version": 1, "entries": [{"figures": []}]}',
+        '{"schema_version": 9}',
+    ],
 )
 def test_another_file_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"other\.json"):
         of("h100", calibration=path)
+
+
+def test_a_later_schema_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "later.json"
+    path.write_text('{"schema_version": 2, "entries": [{"figures": {"kernels": 5}}]}')
+    with pytest.raises(ConfigError, match="has schema_version 2, not 1"):
+        of("h100", calibration=path)
+
+
+def test_what_is_to_be_known_of_a_measurement_is_told_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured(notes=("by the whole GPU",)))
+    for torch in ("2.14.0", "2.11.0"):
+        assert "by the whole GPU" in of("h100", calibration=path, torch=torch).notes
+
+
+def test_one_gpu_has_no_communicator_whatever_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    figures = {"nccl": exact(90 * MIB), "nccl_first": exact(200 * MIB)}
+    write_calibration(path, measured(gpus=2, figures=figures))
+    alone, two = (of("h100", calibration=path, tensor_parallel_size=each) for each in (1, 2))
+    assert (alone.nccl.bytes, alone.nccl_first.bytes) == (0, 0)
+    assert (two.nccl.bytes, two.nccl_first.bytes) == (90 * MIB, 200 * MIB)
 
 
 def test_a_figure_that_nobody_knows_is_refused(tmp_path: Path) -> None:
