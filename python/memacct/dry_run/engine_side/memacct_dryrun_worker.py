@@ -8,10 +8,9 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from contextlib import suppress
 from typing import Any
 
-from memacct_dryrun_files import Record, machine_status
+from memacct_dryrun_files import LeftToTheLog, Record, machine_status
 
 # The worker's own terms, by the names that vLLM has for them.
 TERMS = {
@@ -49,10 +48,11 @@ class Watched:
         """Pages of the host behind simulated device memory: no real engine has them."""
         import torch
 
-        with suppress(Exception):
+        found = {}
+        with LeftToTheLog():
             segments = [(s["address"], s["total_size"]) for s in torch.cuda.memory_snapshot()]
-            return {"device_pages_bytes": resident_bytes(segments)}
-        return {}
+            found["device_pages_bytes"] = resident_bytes(segments)
+        return found
 
     def terms(self) -> dict[str, Any]:
         """The engine's own numbers, as far as it has come."""
@@ -91,7 +91,7 @@ class Watched:
     def fail(self, where: str, error: BaseException) -> None:
         """Writes what ended the start, with the numbers of that moment."""
         facts = {"out_of_memory": self.out_of_memory} if self.out_of_memory else {}
-        with suppress(Exception):
+        with LeftToTheLog():
             self.record.tell(**self.terms())
         self.record.fail(where, error, **facts)
 
@@ -109,18 +109,17 @@ class Watched:
         """What is in PyTorch's private pools, which CUDA graphs keep for themselves."""
         import torch
 
-        with suppress(Exception):
+        found: dict[str, int] = {}
+        with LeftToTheLog():
             segments = [
                 segment
                 for segment in torch.cuda.memory_snapshot()
                 if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
                 and segment["device"] == self.worker.device.index
             ]
-            return {
-                "reserved_bytes": sum(segment["total_size"] for segment in segments),
-                "allocated_bytes": sum(segment["allocated_size"] for segment in segments),
-            }
-        return None
+            found["reserved_bytes"] = sum(segment["total_size"] for segment in segments)
+            found["allocated_bytes"] = sum(segment["allocated_size"] for segment in segments)
+        return found or None
 
     def compile_s(self) -> float | None:
         """What torch.compile took of the passes so far; None where nothing is compiled."""
@@ -133,7 +132,7 @@ class Watched:
         found: dict[str, Any] = {
             "model_runner": "V2" if type(runner).__module__.endswith("gpu.model_runner") else "V1"
         }
-        with suppress(Exception):
+        with LeftToTheLog():
             layers = self.worker.vllm_config.compilation_config.static_forward_context.values()
             names = [
                 layer.get_attn_backend().get_name()
