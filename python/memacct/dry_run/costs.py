@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .request import Machine
 
+_NOT_KNOWN_JOINED = "whether the GPUs are joined by NVLink is not known"
 _NO_REDUCTION = "no GPUs share a layer: nothing is reduced"
 
 # The kernels of an engine are loaded in this many steps, so that all of their growth comes while a
@@ -147,7 +148,7 @@ def _public(where: Where, *, talks: bool, reduces: bool) -> Costs:
     if where.card is None:
         notes.append("the card is not known: its costs are those of any card")
     if talks and where.nvlink is None:
-        notes.append("whether the GPUs are joined by NVLink is not known")
+        notes.append(_NOT_KNOWN_JOINED)
     return Costs(
         context=amount_for("context", where),
         kernels=amount_for("kernels", where),
@@ -181,7 +182,9 @@ def _measured(public: Costs, measured: Calibration, *, talks: bool) -> Costs:
         terms["wsl_later"] = _within("measured with the kernels")
     if "context" in measured.figures:
         terms["wsl"] = _within("measured with the context")
-    return Costs(**terms, notes=(*measured.notes, *(n for n in public.notes if "NVLink" in n)))
+    return Costs(
+        **terms, notes=(*measured.notes, *(n for n in public.notes if n == _NOT_KNOWN_JOINED))
+    )
 
 
 def _usually_joined(card: str) -> bool | None:

@@ -38,15 +38,15 @@ def with_ranges(run: DryRun, costs: Costs) -> DryRun:
     """
     machine = run.request.machine
     ranks = tuple(widen(rank, costs, machine=machine) for rank in run.ranks)
-    tightest = next((rank.kv_cache for rank in ranks if rank.kv_cache is not None), None)
+    rooms = [rank.kv_cache for rank in ranks if rank.kv_cache is not None]
     refused = _refusal(run, costs)
     notes = (*run.notes, *(note for note in costs.notes if note not in run.notes))
     return replace(
         run,
         ranks=ranks,
         refusal=refused,
-        kv_tokens=_count(run.kv_tokens, tightest),
-        concurrency=_count(run.concurrency, tightest),
+        kv_tokens=_count(run.kv_tokens, rooms),
+        concurrency=_count(run.concurrency, rooms),
         notes=(*notes, *without_flashinfer(run), *_doubts(refused, ranks)),
     )
 
@@ -166,15 +166,20 @@ def _rows(rows: tuple[Row, ...], offsets: Mapping[str, Offsets]) -> tuple[Row, .
     )
 
 
-def _count(count: Count | None, room: Amount | None) -> Count | None:
-    """Tokens and requests are in proportion to the room of the worker that has least."""
-    if count is None or room is None or room.bytes <= 0:
+def _count(count: Count | None, rooms: Iterable[Amount]) -> Count | None:
+    """Tokens and requests are in proportion to the room of the worker that loses most of it.
+
+    Of several, as all have as many blocks: stages of a pipeline have blocks of different sizes.
+    """
+    kept = [
+        (room.low_bytes / room.bytes, room.high_bytes / room.bytes)
+        for room in rooms
+        if room.bytes > 0
+    ]
+    if count is None or not kept:
         return count
-    return replace(
-        count,
-        low=count.value * room.low_bytes / room.bytes,
-        high=count.value * room.high_bytes / room.bytes,
-    )
+    low, high = (min(each) for each in zip(*kept, strict=True))
+    return replace(count, low=count.value * low, high=count.value * high)
 
 
 def _refusal(run: DryRun, costs: Costs) -> Refusal | None:

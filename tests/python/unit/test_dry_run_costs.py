@@ -383,6 +383,16 @@ def test_tokens_are_in_proportion_to_the_room() -> None:
     assert found.low == pytest.approx(500, rel=1e-3)
 
 
+def test_of_two_stages_the_one_with_the_smaller_blocks_decides() -> None:
+    costs = replace(NOTHING, kernels=open_amount(0, 0, 2 * GIB))
+    small = replace(RANK, rank=1, kv_cache=exact(4 * GIB))
+    for ranks in ((RANK, small), (small, RANK)):
+        found = with_ranges(a_run(ranks=ranks), costs).kv_tokens
+        assert found is not None
+        assert found.low == pytest.approx(500, rel=1e-3), "2 of 4 GiB"
+        assert found.high == pytest.approx(1000 * (1 + ENGINE_BYTES / (10 * GIB)))
+
+
 def test_an_engine_that_hardly_starts_is_told_to_be_one() -> None:
     costs = replace(NOTHING, kernels=open_amount(0, 0, 11 * GIB), notes=("of costs",))
     found = with_ranges(a_run(notes=("of the run",)), costs)
