@@ -125,9 +125,8 @@ def installed(python: Path) -> str:
 
 
 @functools.cache
-def sources_digest() -> str:
+def sources_digest(package: Path = Path(__file__).parents[1]) -> str:
     """Of what makes the answer here: the dry run, the simulated GPU, the cards, the formulas."""
-    package = Path(__file__).parents[1]
     files = [
         path
         for folder in ("dry_run", "sim", "cards", "planning")

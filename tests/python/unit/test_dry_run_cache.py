@@ -17,7 +17,7 @@ from memacct._errors import SourceUnavailableError
 from memacct.dry_run import planned
 from memacct.dry_run.answers import Answers
 from memacct.dry_run.cache import Cache, default_folder
-from memacct.dry_run.fingerprint import Fingerprint, fingerprint
+from memacct.dry_run.fingerprint import Fingerprint, fingerprint, sources_digest
 from memacct.dry_run.interpolate import interpolate
 
 if TYPE_CHECKING:
@@ -125,6 +125,20 @@ def test_a_long_text_with_slashes_names_no_file(model: Path) -> None:
     """A template is longer than a file's name may be."""
     template = "{% for each in messages %}" + "x" * 300 + "</s>{% endfor %}"
     key(asked(model, "--chat-template", template))
+
+
+def test_the_cards_and_the_formulas_count_as_the_dry_run_itself_does(tmp_path: Path) -> None:
+    files = [f"{name}/data.json" for name in ("dry_run", "sim", "cards", "planning", "report")]
+    digests = []
+    for changed in ("", *files):
+        package = tmp_path / (changed or "plain").replace("/", "-")
+        for name in files:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).write_text("changed" if name == changed else "")
+        digests.append(sources_digest(package))
+    plain, *others, report = digests
+    assert len({plain, *others}) == 5
+    assert report == plain, "what only shows an answer is no part of it"
 
 
 def test_packages_beside_the_engine_count(model: Path, tmp_path: Path) -> None:
