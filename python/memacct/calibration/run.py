@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memacct._core import driver_diagnosis, snapshot
 from memacct._errors import ConfigError, SourceUnavailableError
@@ -102,7 +102,7 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="memacct-calibrate-") as folder:
         place = _Place(
             python=_interpreter(python, with_engine=engine),
-            environ=_environ(device),
+            environ=_environ(_only(device)),
             folder=Path(folder),
         )
         found = _measure(place, repeats=repeats, engine=engine, say=say)
@@ -117,10 +117,11 @@ def _measure(
     runs = [_torch_marks(place) for _ in range(repeats)]
     about, by_process = runs[0][0].told, all(mark.by_process for run in runs for mark in run)
     figures = torch_figures(runs, _GRAPHS)
-    ranks = min(_visible_count(place), _MOST_RANKS)
+    everyone = replace(place, environ=_environ(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    ranks = min(_visible_count(everyone), _MOST_RANKS)
     if ranks > 1:
         say(f"NCCL between {ranks} GPUs")
-        figures |= nccl_figures(_nccl_marks(place, ranks))
+        figures |= nccl_figures(_nccl_marks(everyone, ranks))
     vllm = None
     if engine:
         say("one start of a small engine: kernels that are loaded lazily")
@@ -154,15 +155,10 @@ def _nccl_marks(place: _Place, ranks: int) -> list[list[Mark]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     marks: list[list[Mark]] = [[] for _ in range(ranks)]
-    environ = dict(place.environ)
-    environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        environ["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    everyone = _Place(python=place.python, environ=environ, folder=place.folder)
     with contextlib.ExitStack() as stack:
         programs = [
             stack.enter_context(
-                everyone.program("memacct_nccl_costs.py", rank, ranks, port, log=f".{rank}")
+                place.program("memacct_nccl_costs.py", rank, ranks, port, log=f".{rank}")
             )
             for rank in range(ranks)
         ]
@@ -198,24 +194,27 @@ def _interpreter(python: str | os.PathLike[str] | None, *, with_engine: bool) ->
     return found
 
 
-def _environ(device: int) -> dict[str, Any]:
-    """The environment of programs that see one GPU."""
-    environ = dict(os.environ)
-    visible = [one for one in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+def _only(device: int) -> str:
+    """The value of CUDA_VISIBLE_DEVICES that leaves one of the GPUs that the user lets CUDA see."""
+    visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
     if visible and device >= len(visible):
         raise ConfigError(f"--device {device}: CUDA_VISIBLE_DEVICES names {len(visible)}")
-    environ["CUDA_VISIBLE_DEVICES"] = visible[device] if visible else str(device)
-    environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    return environ
+    return visible[device] if visible else str(device)
+
+
+def _environ(visible: str | None) -> dict[str, str]:
+    """The environment of programs that see these GPUs; None: all."""
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return environ if visible is None else {**environ, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def _visible_count(place: _Place) -> int:
-    """GPUs that the user lets CUDA see, as torch counts them."""
-    environ = {key: value for key, value in os.environ.items() if key != "MEMACCT_MARK_FDS"}
+    """GPUs that programs there see, as torch counts them; one where it cannot be asked."""
     code = "import torch; print(torch.cuda.device_count())"
     done = subprocess.run(
         [place.python, "-W", "ignore", "-c", code],
-        env=environ,
+        env=place.environ,
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -114,8 +115,9 @@ class StandingProgram:
         )
 
     def go(self) -> None:
-        """Lets it go on."""
-        os.write(self._go, b"g")
+        """Lets it go on; one that has ended meanwhile is told at the next mark."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, b"g")
 
     def at(self, name: str) -> Mark:
         """The next mark, after which it goes on at once."""

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from memacct._errors import ConfigError
-from memacct._units import parse_bytes
 from memacct.cli._commands import BAD_NEWS
 
 
@@ -65,22 +64,17 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
     from memacct.dry_run.as_json import to_json
     from memacct.dry_run.as_json_search import versus_to_json
     from memacct.dry_run.dryrun import make_answers, make_request
+    from memacct.dry_run.machine import machine
+    from memacct.dry_run.neighbours import parse_neighbour
     from memacct.dry_run.text import dryrun_text
     from memacct.dry_run.text_search import versus_text
     from memacct.dry_run.versus_plan import versus_plan
 
     if fit is not None and compare is not None:
         raise ConfigError("--fit and --compare are two questions: ask one at a time")
-    request = make_request(
-        command,
-        gpu=gpu,
-        count=count,
-        neighbours_bytes=[parse_bytes(each) for each in neighbour or ()],
-        python=python,
-        nvlink=nvlink,
-        driver=driver,
-        wsl=wsl,
-    )
+    neighbours_bytes = list(map(parse_neighbour, neighbour or ()))
+    where = machine(gpu, count, neighbours_bytes, nvlink=nvlink, driver=driver, wsl=wsl)
+    request = make_request(command, where, python=python)
     answers = make_answers(cache=cache, limit_s=limit, costs=costs, say=_say, log=log)
     if fit is not None:
         run_fit(fit, request, answers, as_json=as_json)

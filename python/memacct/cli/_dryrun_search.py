@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memacct.dry_run.request import Request
 
 
-def run_fit(name: str, request: Request, ask: Ask, *, as_json: bool) -> None:
+def run_fit(name: str, request: Request, ask: Ask, *, as_json: bool) -> NoReturn:
     """Fits and prints; exit status 1 if nothing fits."""
     from memacct.dry_run.as_json_search import fit_to_json
     from memacct.dry_run.fit import fit, goal_for
@@ -29,7 +29,7 @@ def run_fit(name: str, request: Request, ask: Ask, *, as_json: bool) -> None:
     raise typer.Exit(BAD_NEWS if found.value is None else 0)
 
 
-def run_compare(names: str, request: Request, ask: Ask, *, as_json: bool) -> None:
+def run_compare(names: str, request: Request, ask: Ask, *, as_json: bool) -> NoReturn:
     """Compares and prints; exit status 1 if it fits on no card."""
     from memacct.dry_run.as_json_search import compare_to_json
     from memacct.dry_run.compare import compare, parse_names

@@ -67,7 +67,8 @@ class Answers:
         return None if self.cache is None else self.cache.get(key, request)
 
     def _relatives(self, key: Fingerprint) -> Iterator[DryRun]:
-        for other, run in reversed(self.kept.items()):
+        # Of a copy: a comparison asks from two threads, and the other one may add to it.
+        for other, run in reversed(list(self.kept.items())):
             if other.family == key.family:
                 yield run
         if self.cache is not None:

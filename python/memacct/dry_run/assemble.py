@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .engine_process import Outcome
     from .request import Request
+    from .result import Amount
 
 _GRAPHS_SOURCE = "the engine's own reading around the capture"
 
@@ -150,11 +151,11 @@ def _non_torch(file: Mapping[str, Any]) -> int | None:
     return None if found is None else int(found)
 
 
-def _amount(value: int | None, source: str) -> Any:
+def _amount(value: int | None, source: str) -> Amount | None:
     return None if value is None else exact(int(value), source)
 
 
-def _of_row(rows: Mapping[str, int] | None, name: str) -> Any:
+def _of_row(rows: Mapping[str, int] | None, name: str) -> Amount | None:
     return None if rows is None else exact(rows.get(name, 0), equation.SOURCES[name])
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from memacct.dry_run.result import DryRun
 
 UTILIZATION, KV_BYTES, LENGTH = BETWEEN
+#: Lengths with which an engine chooses its own, by what is left.
+CHOSEN = frozenset({"-1", "auto"})
 # Of each rank.
 _MEASURED = (
     "kv_room_bytes",
@@ -51,8 +53,7 @@ def between(request: Request, runs: Sequence[DryRun]) -> list[DryRun]:
 
 def _length(run: DryRun) -> int:
     length = run.settings.get("max_model_len")
-    # An engine that chooses its length itself does so by what is left.
-    chosen = value_of(run.request.arguments, LENGTH) in {"-1", "auto"}
+    chosen = value_of(run.request.arguments, LENGTH) in CHOSEN
     return length if isinstance(length, int) and not chosen else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +65,11 @@ def read_calibrations(path: Path) -> tuple[Calibration, ...]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data["schema_version"]
-        entries = tuple(_entry(values) for values in data["entries"])
+        # Of another version the entries are not what is known here.
+        entries = tuple(map(_entry, data["entries"])) if version == SCHEMA_VERSION else ()
     except OSError as error:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no file that memacct calibrate wrote: {error!r}") from None
     if version != SCHEMA_VERSION:
         raise ConfigError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}")
@@ -76,12 +77,15 @@ def read_calibrations(path: Path) -> tuple[Calibration, ...]:
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
-    """Adds an entry, in the place of one for the same card, driver and torch."""
+    """Adds an entry, in the place of one for the same card, driver and torch, with as many GPUs.
+
+    As many: one, or several, between which NCCL was measured.
+    """
     others = read_calibrations(path) if path.exists() else ()
     entries = [each for each in others if _key(each) != _key(found)]
     data = {
         "schema_version": SCHEMA_VERSION,
-        "entries": [_values(each) for each in (*entries, found)],
+        "entries": [asdict(each) for each in (*entries, found)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -120,9 +124,10 @@ def find_calibration(
     differing = _differing(best, wanted)
     note = f"costs measured {best.when} with driver {best.driver}, torch {best.torch}: {path}"
     if not differing:
-        return _with(best, best.figures, note)
+        return replace(best, notes=(note, *best.notes))
     wider = {name: _wider(amount) for name, amount in best.figures.items()}
-    return _with(best, wider, f"{note}; wider, as {' and '.join(differing)} differs")
+    note = f"{note}; wider, as {' and '.join(differing)} differs"
+    return replace(best, figures=wider, notes=(note, *best.notes))
 
 
 def _differing(one: Calibration, wanted: Mapping[str, str | None]) -> Sequence[str]:
@@ -139,27 +144,8 @@ def _short(name: str, version: str) -> list[str]:
 
 
 def _wider(amount: Amount) -> Amount:
-    return Amount(
-        bytes=amount.bytes,
-        low_bytes=amount.low_bytes // _OTHER_RATIO,
-        high_bytes=amount.high_bytes * _OTHER_RATIO,
-        source=amount.source,
-    )
-
-
-def _with(one: Calibration, figures: Mapping[str, Amount], note: str) -> Calibration:
-    return Calibration(
-        card=one.card,
-        driver=one.driver,
-        torch=one.torch,
-        cuda=one.cuda,
-        vllm=one.vllm,
-        when=one.when,
-        gpus=one.gpus,
-        wsl=one.wsl,
-        figures=figures,
-        notes=(note,),
-    )
+    low_bytes, high_bytes = amount.low_bytes // _OTHER_RATIO, amount.high_bytes * _OTHER_RATIO
+    return replace(amount, low_bytes=low_bytes, high_bytes=high_bytes)
 
 
 def _key(one: Calibration) -> tuple[str, str, str, bool]:
@@ -171,27 +157,3 @@ def _entry(values: Mapping[str, Any]) -> Calibration:
     return Calibration(
         **{**values, "figures": figures, "notes": tuple(values.get("notes", ()))},
     )
-
-
-def _values(one: Calibration) -> dict[str, Any]:
-    figures = {
-        name: {
-            "bytes": amount.bytes,
-            "low_bytes": amount.low_bytes,
-            "high_bytes": amount.high_bytes,
-            "source": amount.source,
-        }
-        for name, amount in one.figures.items()
-    }
-    return {
-        "card": one.card,
-        "driver": one.driver,
-        "torch": one.torch,
-        "cuda": one.cuda,
-        "vllm": one.vllm,
-        "when": one.when,
-        "gpus": one.gpus,
-        "wsl": one.wsl,
-        "figures": figures,
-        "notes": list(one.notes),
-    }

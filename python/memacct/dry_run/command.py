@@ -42,7 +42,10 @@ def parse_command(words: str | Sequence[str]) -> Command:
     Raises:
         ConfigError: no command, no model, or a command that starts no server.
     """
-    rest = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    try:
+        rest = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    except ValueError as error:
+        raise ConfigError(f"the command {words!r} cannot be taken apart: {error}") from None
     environ: dict[str, str] = {}
     if rest[:1] == ["env"]:
         rest.pop(0)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .request import Machine
 
+_NOT_KNOWN_JOINED = "whether the GPUs are joined by NVLink is not known"
 _NO_REDUCTION = "no GPUs share a layer: nothing is reduced"
 
 # The kernels of an engine are loaded in this many steps, so that all of their growth comes while a
@@ -139,7 +140,7 @@ def known_costs(
     measured = find_calibration(
         machine.driver_name, driver=driver, torch=torch, cuda=cuda, given=calibration
     )
-    return found if measured is None else _measured(found, measured)
+    return found if measured is None else _measured(found, measured, talks=talks)
 
 
 def _public(where: Where, *, talks: bool, reduces: bool) -> Costs:
@@ -148,7 +149,7 @@ def _public(where: Where, *, talks: bool, reduces: bool) -> Costs:
     if where.card is None:
         notes.append("the card is not known: its costs are those of any card")
     if talks and where.nvlink is None:
-        notes.append("whether the GPUs are joined by NVLink is not known")
+        notes.append(_NOT_KNOWN_JOINED)
     return Costs(
         context=amount_for("context", where),
         kernels=amount_for("kernels", where),
@@ -168,18 +169,23 @@ def _within(why: str) -> Amount:
     return Amount(bytes=0, low_bytes=0, high_bytes=0, source=why)
 
 
-def _measured(public: Costs, measured: Calibration) -> Costs:
+def _measured(public: Costs, measured: Calibration, *, talks: bool) -> Costs:
     """The user's own figures instead of the public ones, where there are any."""
     unknown = set(measured.figures) - set(public.terms())
     if unknown:
         raise ConfigError(f"the calibration of {measured.card} has unknown figures: {unknown}")
     terms = {**public.terms(), **measured.figures}
+    if not talks:
+        # Measured with several GPUs; one alone makes no communicator.
+        terms |= {"nccl": public.nccl, "nccl_first": public.nccl_first}
     if "kernels" in measured.figures:
         # What was measured below Windows has all that it takes.
         terms["wsl_later"] = _within("measured with the kernels")
     if "context" in measured.figures:
         terms["wsl"] = _within("measured with the context")
-    return Costs(**terms, notes=(*measured.notes, *(n for n in public.notes if "NVLink" in n)))
+    return Costs(
+        **terms, notes=(*measured.notes, *(n for n in public.notes if n == _NOT_KNOWN_JOINED))
+    )
 
 
 def _usually_joined(card: str) -> bool | None:

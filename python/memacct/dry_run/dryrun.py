@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .costs import Costs
+    from .request import Machine
     from .result import DryRun
 
 # Set in a shell, these change an engine as if they stood before its command.
@@ -30,33 +30,22 @@ _HEEDED = ("VLLM_", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 def make_request(
     command: str | Sequence[str],
+    where: Machine,
     *,
-    gpu: str = "h100",
-    count: int = 1,
-    neighbours_bytes: Sequence[int] = (),
     python: str | os.PathLike[str] | None = None,
-    nvlink: bool | None = None,
-    driver: str | None = None,
-    wsl: bool = False,
 ) -> Request:
     """The request that a command stands for.
 
     Args:
         command: ``vllm serve MODEL ...``, as one string or as words; variables may come first.
-        gpu: a card's name, or "total=80GiB".
-        count: GPUs of the machine.
-        neighbours_bytes: what others hold on every GPU, one process each.
+        where: the machine that it is for.
         python: the interpreter whose vLLM is run; default the one that `find_python` finds.
-        nvlink: whether it joins the GPUs; default as cards of that name mostly are.
-        driver: its version; default a recent one.
-        wsl: below Windows.
 
     Raises:
         ConfigError: any of it is wrong; the sentence names it.
     """
     parsed = parse_command(command)
     model = find_model(parsed.model)
-    where = replace(machine(gpu, count, neighbours_bytes), nvlink=nvlink, driver=driver, wsl=wsl)
     engine = about(find_python(python or parsed.python))
     exported = {name: value for name, value in os.environ.items() if name.startswith(_HEEDED)}
     return Request(
@@ -116,16 +105,8 @@ def dryrun(
         A start of the engine: half a minute to minutes, 1 to 2 GiB of this machine's memory;
         below a second from the cache.
     """
-    request = make_request(
-        command,
-        gpu=gpu,
-        count=count,
-        neighbours_bytes=neighbours_bytes,
-        python=python,
-        nvlink=nvlink,
-        driver=driver,
-        wsl=wsl,
-    )
+    where = machine(gpu, count, neighbours_bytes, nvlink=nvlink, driver=driver, wsl=wsl)
+    request = make_request(command, where, python=python)
     return make_answers(cache=cache, limit_s=limit_s, costs=costs, say=say, log=log)(request)
 
 

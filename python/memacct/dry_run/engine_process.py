@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Outcome:
 
     Attributes:
         files: what they left, by name ("main", "worker-0", "core-0").
+        log_path: of what they printed.
         timed_out: they were ended at the limit.
         exit_status: of the first process; negative: by that signal.
         samples: what they held of the host's memory, at its times.
@@ -70,6 +71,7 @@ class EngineProcess:
     """What is to be started.
 
     Attributes:
+        python: the interpreter whose vLLM is run.
         line: the options of ``vllm serve``.
         environ: the whole environment.
         folder: for the request, the log and the files; exists.
@@ -79,7 +81,6 @@ class EngineProcess:
     line: tuple[str, ...]
     environ: Mapping[str, str]
     folder: Path
-    more: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, limit_s: float) -> Outcome:
         """Starts the engine and waits until it has started, failed, or the limit is over.
@@ -87,7 +88,7 @@ class EngineProcess:
         Leaving, by an exception too, ends all of its processes.
         """
         request, log_path = self.folder / "request.json", self.folder / LOG
-        request.write_text(json.dumps({**self.more, "line": list(self.line)}))
+        request.write_text(json.dumps({"line": list(self.line)}))
         self._make_plugin()
         begin_s = time.monotonic()
         with log_path.open("wb") as log:
@@ -162,7 +163,6 @@ def engine_environ(
         "PYTHONUNBUFFERED": "1",
         "MEMACCT_DRYRUN_FOLDER": str(folder),
         "MEMACCT_DRYRUN_STATUS": str(status),
-        "VLLM_CACHE_ROOT": str(folder / "cache"),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,14 +83,27 @@ def about(python: Path) -> Engine:
 
 
 def _shebang(program: Path) -> Path | None:
-    """The interpreter in a script's first line."""
+    """The interpreter that a script names.
+
+    In its first line; pip and uv name one whose path is too long for that, or has a space, in the
+    second: ``#!/bin/sh`` and ``'''exec' "/a path/bin/python" "$0" "$@"``.
+    """
     with program.open("rb") as file:
-        line = file.readline(4096)
-    if not line.startswith(b"#!"):
+        lines = file.read(8192).decode(errors="replace").splitlines()[:2]
+    if not lines or not lines[0].startswith("#!"):
         return None
-    words = line[2:].decode(errors="replace").split()
-    python = shutil.which(words[-1]) if words else None
-    return None if python is None else Path(python)
+    for line in (lines[0][2:], *lines[1:]):
+        try:
+            named = next(filter(_is_python, shlex.split(line)), None)
+        except ValueError:  # it is none of a shell's
+            continue
+        if named is not None and (found := shutil.which(named)) is not None:
+            return Path(found)
+    return None
+
+
+def _is_python(word: str) -> bool:
+    return re.fullmatch(r"python[0-9.]*", word.rpartition("/")[2]) is not None
 
 
 def _has_vllm() -> bool:

@@ -1,8 +1,8 @@
 """What determines a dry run's answer, as digests: content, never a path or a time.
 
 The model's files, the arguments as the engine understands them, the variables that it reads, the
-machine's figures, the versions of all that is installed beside the engine, and the sources of the
-dry run and of the simulated GPU.
+machine's figures, the versions of all that is installed beside the engine, and the sources of what
+answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memacct._errors import SourceUnavailableError
 from memacct.cards import find_card
 from memacct.dry_run.arguments import canonical, with_option
+from memacct.dry_run.model_folder import WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,6 @@ _PLACES = re.compile(
     r".*_(CACHE|HOME|DIR|ROOT|PATH|PYTHON|TOKEN)|.*_CACHE_.*|VLLM_(LOGGING|HOST_IP|PORT|RPC).*"
     r"|MEMACCT_(SIM|CPU|ENGINE)_.*"
 )
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _HEAD_BYTES = 1 << 20  # of weights: their names and shapes are in front
 _DIGITS = 32
 _VERSIONS = (
@@ -125,12 +125,11 @@ def installed(python: Path) -> str:
 
 
 @functools.cache
-def sources_digest() -> str:
-    """Of what makes the answer here: the dry run's programs, the simulated GPU, their data."""
-    package = Path(__file__).parents[1]
+def sources_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """Of what makes the answer here: the dry run, the simulated GPU, the cards, the formulas."""
     files = [
         path
-        for folder in ("dry_run", "sim")
+        for folder in ("dry_run", "sim", "cards", "planning")
         for path in sorted((package / folder).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
@@ -147,11 +146,18 @@ def _named_files(arguments: Iterable[str]) -> dict[str, str]:
     for argument in arguments:
         for text in _strings(argument):
             path = Path(text.partition("=")[2] or text)
-            # A relative word is a value first ("auto") and only by chance a folder's name; and of
-            # folders only models and adapters are read for their content.
-            if os.sep in str(path) and (path.is_file() or any(path.glob("*config.json"))):
+            # A relative word is a value first ("auto") and only by chance a folder's name.
+            if os.sep in str(path) and _is_read_for_content(path):
                 named[text] = model_digest(path)
     return named
+
+
+def _is_read_for_content(path: Path) -> bool:
+    """Files are, and of folders only those of models and adapters."""
+    try:
+        return path.is_file() or any(path.glob("*config.json"))
+    except (OSError, ValueError):  # a text that is no path: a template, say
+        return False
 
 
 def _strings(argument: str) -> Iterator[str]:
@@ -176,7 +182,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _content(path: Path) -> str:
-    if path.suffix not in _WEIGHTS:
+    if path.suffix not in WEIGHTS:
         return _whole(path)
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()

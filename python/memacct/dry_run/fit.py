@@ -57,11 +57,6 @@ class Fit:
     rising: tuple[str, str] | None = None
     starts_count: int = 0
 
-    @property
-    def request(self) -> Request | None:
-        """That of the answer."""
-        return None if self.run is None else self.run.request
-
 
 def goal_for(name: str, request: Request, ask: Ask, machine_of: Callable[[str], Machine]) -> Goal:
     """The goal of that name; a run tells where it ends if neither the config nor a formula does.
@@ -122,7 +117,7 @@ class _Search:
     def try_(self, index: int, *, started: bool = False) -> Try:
         """Asks about one value."""
         if self.hopeless is not None:
-            return Try(index=index, outcome="too much", was_started=False)
+            return Try(index=index, outcome="too much")
         text = self.goal.text_of(index)
         try:
             run = self.ask(self.goal.request_of(index), started)
@@ -134,12 +129,7 @@ class _Search:
         self.runs[index] = run
         self._keep(FitTry(value=text, run=run))
         self.starts_count += run.origin == "run"
-        return Try(
-            index=index,
-            outcome=self._outcome(run),
-            spare_bytes=spare_bytes(run),
-            was_started=run.origin == "run",
-        )
+        return Try(index=index, outcome=self._outcome(run), spare_bytes=spare_bytes(run))
 
     def _keep(self, made: FitTry) -> None:
         self.tries.append(made)

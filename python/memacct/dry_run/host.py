@@ -35,7 +35,6 @@ class HostSample:
 
     at_s: float
     held_bytes: int
-    processes_count: int
 
 
 class Sampler:
@@ -62,9 +61,7 @@ class Sampler:
             and host.rss_anon_bytes is not None
             and host.rss_shmem_bytes is not None
         ]
-        now_s = time.monotonic()
-        made = HostSample(at_s=now_s, held_bytes=sum(held), processes_count=len(held))
-        self.samples.append(made)
+        self.samples.append(HostSample(at_s=time.monotonic(), held_bytes=sum(held)))
 
 
 def host_of(
@@ -87,7 +84,7 @@ def host_of(
         return None
     main = files.get("main", {})
     # With data parallel the first process is the server already; else it is the engine core.
-    server = 0 if main.get("server") else int(main.get("own", {}).get("RssAnon", 0))
+    server = 0 if main.get("server") else int(main.get("own_bytes", 0))
     peak, pids = max(sums), {file["pid"] for file in files.values() if "pid" in file}
     held = Amount(
         bytes=peak + server,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from memacct.dry_run.arguments import number_of, value_of
-from memacct.dry_run.between import KV_BYTES, LENGTH, UTILIZATION, between
+from memacct.dry_run.between import CHOSEN, KV_BYTES, LENGTH, UTILIZATION, between
 from memacct.dry_run.equation import CACHED, FREE, KV_CACHE, NEIGHBOURS
 from memacct.dry_run.moved import amount_by, row_bytes, rows_by
 from memacct.dry_run.neighbours import PAGE_BYTES, held_bytes
@@ -62,6 +62,8 @@ def interpolate(request: Request, runs: Iterable[DryRun]) -> DryRun | None:
     """
     started = [each for each in runs if each.verdict == "starts" and _is_complete(each)]
     if any(value_of(request.arguments, name) is not None for name in _NOT_WITH):
+        return None
+    if value_of(request.arguments, LENGTH) in CHOSEN:
         return None
     for run in (*_same_length(request, started), *between(request, started)):
         found = _answer(request, run)
@@ -140,26 +142,34 @@ def _change(request: Request, run: DryRun) -> _Change | None:
 
 def _requested(ours: Sequence[str], theirs: Sequence[str], run: DryRun, rank: Rank) -> int | None:
     """What the engine asks for, as that version rounds it; None where that is not known."""
-    told = value_of(ours, UTILIZATION)
-    if told == value_of(theirs, UTILIZATION):
+    if value_of(ours, UTILIZATION) == value_of(theirs, UTILIZATION):
         return rank.requested_bytes
-    before = run.settings.get("gpu_memory_utilization")
+    told, before = _utilization(ours), run.settings.get("gpu_memory_utilization")
     if told is None or not isinstance(before, int | float):
         return None
     for rounded in (math.ceil, math.floor):
         if rounded(rank.total_bytes * before) == rank.requested_bytes:
-            return rounded(rank.total_bytes * float(told))
+            return rounded(rank.total_bytes * told)
     return None
+
+
+def _utilization(arguments: Sequence[str]) -> float | None:
+    """What is asked for; None where it is not given, or what only the engine can refuse."""
+    value = value_of(arguments, UTILIZATION)
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
 
 
 def _settings(request: Request, run: DryRun) -> dict[str, object]:
     """The run's settings with what the request says instead."""
     told: dict[str, object] = dict(run.settings)
-    utilization, length = (value_of(request.arguments, each) for each in (UTILIZATION, LENGTH))
+    utilization, length = _utilization(request.arguments), number_of(request.arguments, LENGTH)
     if utilization is not None:
-        told["gpu_memory_utilization"] = float(utilization)
+        told["gpu_memory_utilization"] = utilization
     if length is not None:
-        told["max_model_len"] = int(length)
+        told["max_model_len"] = length
     return told
 
 

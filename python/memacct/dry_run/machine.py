@@ -9,6 +9,7 @@ from memacct._errors import ConfigError
 from memacct._units import MIB, format_bytes, parse_bytes
 from memacct.cards import filled_card, find_card, known_names
 
+from .neighbours import held_bytes
 from .request import Machine
 
 if TYPE_CHECKING:
@@ -20,13 +21,24 @@ _MODEL = "h100"  # whose identity a GPU of a given size has
 _GIVEN = ("driver_name", "compute_capability", "sm_count", "l2_bytes")
 
 
-def machine(gpu: str, count: int = 1, neighbours_bytes: Sequence[int] = ()) -> Machine:
+def machine(
+    gpu: str,
+    count: int = 1,
+    neighbours_bytes: Sequence[int] = (),
+    *,
+    nvlink: bool | None = None,
+    driver: str | None = None,
+    wsl: bool = False,
+) -> Machine:
     """Returns the machine with such GPUs.
 
     Args:
         gpu: a card's name in the catalogue, or its memory: "80GiB", "total=80GiB".
         count: how many of them, at most 16.
         neighbours_bytes: what each other process holds on every GPU.
+        nvlink: whether it joins the GPUs; default as cards of that name mostly are.
+        driver: the version of NVIDIA's driver; default a recent one.
+        wsl: below Windows.
 
     Raises:
         ConfigError: neither a known card nor a size; or a count or neighbours that cannot be.
@@ -34,13 +46,20 @@ def machine(gpu: str, count: int = 1, neighbours_bytes: Sequence[int] = ()) -> M
     made = _by_name(gpu) if find_card(gpu) is not None else _by_size(gpu)
     if not 1 <= count <= _MOST_GPUS:
         raise ConfigError(f"count={count} is not within 1 to {_MOST_GPUS}")
-    held = sum(neighbours_bytes)
+    held = sum(map(held_bytes, neighbours_bytes))
     if min(neighbours_bytes, default=0) < 0 or held > made["cuda_total_bytes"]:
         raise ConfigError(
             f"neighbours_bytes={tuple(neighbours_bytes)}: {format_bytes(held)} are not within the "
             f"{format_bytes(made['cuda_total_bytes'])} of the GPU"
         )
-    return Machine(**made, count=count, neighbours_bytes=tuple(neighbours_bytes))
+    return Machine(
+        **made,
+        count=count,
+        neighbours_bytes=tuple(neighbours_bytes),
+        nvlink=nvlink,
+        driver=driver,
+        wsl=wsl,
+    )
 
 
 def machine_settings(wanted: Machine) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from memacct.dry_run.processor import complete
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+#: How the names of weights' files end.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 # An engine reads these files' headers even where it makes the weights up: which layers are
 # quantised. The others say nothing to it that it is to know.
 _WITH_HEADERS = ".safetensors"
 # GPTQ quantises the matrices of the layers; it is by files alone that an engine knows of them.
 _LAYERS = (".layers.", ".h.")
-# These make weights without files, or by a way of their own that the user asked for.
-_KEPT_FORMATS = ("dummy",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +59,13 @@ def find_model(text: str) -> Path:
     config = path / "config.json" if path.is_dir() else path
     if not config.exists():
         raise ConfigError(f"{text}: no config.json in this folder")
+    if config.name.endswith(WEIGHTS):
+        raise ConfigError(f"{text}: these are weights: give the folder with config.json, or that")
     try:
         found = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise ConfigError(f"{config}: no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{config}: no JSON object")
@@ -101,7 +104,7 @@ def make_folder(model: Path, arguments: Sequence[str], where: Path) -> ModelFold
     files = [model] if model.is_file() else sorted(model.iterdir())
     sizes = 0
     for file in files:
-        if file.name.endswith(_WEIGHTS):
+        if file.name.endswith(WEIGHTS):
             sizes += file.stat().st_size
             if not file.name.endswith(_WITH_HEADERS):
                 continue
@@ -135,6 +138,4 @@ def _say_what_is_quantised(folder: Path) -> tuple[str, ...]:
 
 
 def _options(arguments: Sequence[str]) -> tuple[str, ...]:
-    if value_of(arguments, "--load-format") in _KEPT_FORMATS:
-        return ()
-    return ("--load-format", "dummy")
+    return () if value_of(arguments, "--load-format") == "dummy" else ("--load-format", "dummy")

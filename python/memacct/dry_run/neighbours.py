@@ -5,31 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
-from memacct._units import MIB, format_bytes, parse_bytes
+from memacct._units import MIB, parse_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from memacct.dry_run.request import Machine
     from memacct.sim import SimulatedGpu, Tenant
 
 PAGE_BYTES = 2 * MIB  # devices give memory in pages of this size
 
 
-def parse_neighbours(texts: Sequence[str], total_bytes: int) -> tuple[int, ...]:
-    """What others hold on every GPU, one process for each text such as "12GiB".
+def parse_neighbour(text: str) -> int:
+    """What another process holds on every GPU, of a text such as "12GiB".
 
     Raises:
-        ConfigError: no size, or together more than a GPU has.
+        ConfigError: no such size.
     """
-    found = tuple(map(_size, texts))
-    if sum(map(held_bytes, found)) > total_bytes:
-        more = format_bytes(sum(found))
-        raise ConfigError(f"--neighbour: {more} is more than the GPU's {format_bytes(total_bytes)}")
-    return found
-
-
-def _size(text: str) -> int:
     try:
         return parse_bytes(text)
     except ValueError:

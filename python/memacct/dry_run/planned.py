@@ -43,7 +43,7 @@ def plan_of(request: Request, settings: Mapping[str, object] | None = None) -> M
     try:
         config = read_config(request.model)
         return make_plan(config, _settings(request, settings or {}), _gpu(request.machine))
-    except (MemacctError, KeyError, TypeError) as error:
+    except (MemacctError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"plan does not know this model: {error}") from error
 
 

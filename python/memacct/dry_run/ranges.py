@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memacct._units import MIB
-from memacct.cards import find_card
 
+from .equation import CONTEXT, FREE, GRAPHS, KV_CACHE, NON_TORCH
 from .flashinfer import without_flashinfer
+from .machine import cuda_total_range_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,13 +26,6 @@ ENGINE_BYTES = 64 * MIB
 # vLLM's own and PyTorch's, where several GPUs share a layer.
 _COMMUNICATORS = 2
 
-# Rows of a device equation (`memacct.dry_run.equation`) that the costs leave open.
-_CONTEXT = "CUDA context"
-_NON_TORCH = "other non-torch"
-_GRAPHS = "CUDA graphs"
-_KV_CACHE = "KV cache"
-_FREE = "free"
-
 
 def with_ranges(run: DryRun, costs: Costs) -> DryRun:
     """The dry run with what its costs leave open.
@@ -44,15 +38,16 @@ def with_ranges(run: DryRun, costs: Costs) -> DryRun:
     """
     machine = run.request.machine
     ranks = tuple(widen(rank, costs, machine=machine) for rank in run.ranks)
-    tightest = next((rank.kv_cache for rank in ranks if rank.kv_cache is not None), None)
+    rooms = [rank.kv_cache for rank in ranks if rank.kv_cache is not None]
+    refused = _refusal(run, costs)
     notes = (*run.notes, *(note for note in costs.notes if note not in run.notes))
     return replace(
         run,
         ranks=ranks,
-        refusal=_refusal(run, costs),
-        kv_tokens=_count(run.kv_tokens, tightest),
-        concurrency=_count(run.concurrency, tightest),
-        notes=(*notes, *without_flashinfer(run), *_doubts(run, ranks)),
+        refusal=refused,
+        kv_tokens=_count(run.kv_tokens, rooms),
+        concurrency=_count(run.concurrency, rooms),
+        notes=(*notes, *without_flashinfer(run), *_doubts(refused, ranks)),
     )
 
 
@@ -73,16 +68,16 @@ def widen(rank: Rank, costs: Costs, *, machine: Machine) -> Rank:
         "context": _around(rank.context, *context),
     }
     by_row = {
-        _CONTEXT: context,
-        _NON_TORCH: _quadrature([*inside, _communicator(costs)]),
-        _GRAPHS: graphs,
-        _KV_CACHE: (above, below),
-        _FREE: _swapped(_quadrature([outside, graphs])),
+        CONTEXT: context,
+        NON_TORCH: _quadrature([*inside, _communicator(costs)]),
+        GRAPHS: graphs,
+        KV_CACHE: (above, below),
+        FREE: _swapped(_quadrature([outside, graphs])),
     }
     return replace(
         rank,
         **amounts,
-        peak=_rows(rank.peak, {**by_row, _FREE: _swapped(_quadrature([outside, *inside]))}),
+        peak=_rows(rank.peak, {**by_row, FREE: _swapped(_quadrature([outside, *inside]))}),
         started=_rows(rank.started, by_row),
     )
 
@@ -132,12 +127,11 @@ def _requested(rank: Rank, machine: Machine) -> Offsets:
 
     As a cost: a larger total is more room, so less taken.
     """
-    card = find_card(machine.gpu)
-    known = card.range_bytes("cuda_total_bytes") if card else None
-    if known is None or not rank.requested_bytes or not rank.total_bytes:
+    if not rank.requested_bytes or not rank.total_bytes:
         return 0, 0
+    low, high = cuda_total_range_bytes(machine)
     part = rank.requested_bytes / rank.total_bytes
-    less, more = max(rank.total_bytes - known[0], 0), max(known[1] - rank.total_bytes, 0)
+    less, more = max(rank.total_bytes - low, 0), max(high - rank.total_bytes, 0)
     return round(part * more), round(part * less)
 
 
@@ -172,15 +166,20 @@ def _rows(rows: tuple[Row, ...], offsets: Mapping[str, Offsets]) -> tuple[Row, .
     )
 
 
-def _count(count: Count | None, room: Amount | None) -> Count | None:
-    """Tokens and requests are in proportion to the room of the worker that has least."""
-    if count is None or room is None or room.bytes <= 0:
+def _count(count: Count | None, rooms: Iterable[Amount]) -> Count | None:
+    """Tokens and requests are in proportion to the room of the worker that loses most of it.
+
+    Of several, as all have as many blocks: stages of a pipeline have blocks of different sizes.
+    """
+    kept = [
+        (room.low_bytes / room.bytes, room.high_bytes / room.bytes)
+        for room in rooms
+        if room.bytes > 0
+    ]
+    if count is None or not kept:
         return count
-    return replace(
-        count,
-        low=count.value * room.low_bytes / room.bytes,
-        high=count.value * room.high_bytes / room.bytes,
-    )
+    low, high = (min(each) for each in zip(*kept, strict=True))
+    return replace(count, low=count.value * low, high=count.value * high)
 
 
 def _refusal(run: DryRun, costs: Costs) -> Refusal | None:
@@ -189,16 +188,16 @@ def _refusal(run: DryRun, costs: Costs) -> Refusal | None:
     if found is None or found.missing is None or not run.ranks:
         return found
     offsets = _room(run.ranks[0], costs, run.request.machine)
-    missing = _around(found.missing, *offsets)
-    if missing is None or missing.low_bytes > 0:
-        return replace(found, missing=missing)
-    may = "what is missing is within the range of the costs: it may start after all"
-    return replace(found, missing=missing, suggestions=(*found.suggestions, may))
+    return replace(found, missing=_around(found.missing, *offsets))
 
 
-def _doubts(run: DryRun, ranks: tuple[Rank, ...]) -> tuple[str, ...]:
+def _doubts(refused: Refusal | None, ranks: tuple[Rank, ...]) -> tuple[str, ...]:
     """Where the verdict itself is within the ranges."""
+    if refused is not None:
+        sure = refused.missing is None or refused.missing.low_bytes > 0
+        may = "it may start after all: what is missing is within the range of the costs"
+        return () if sure else (may,)
     least = min((rank.kv_cache.low_bytes for rank in ranks if rank.kv_cache), default=None)
-    if run.verdict == "starts" and least is not None and least <= 0:
+    if least is not None and least <= 0:
         return ("it may not start: at the low end of the range nothing is left for the KV cache",)
     return ()

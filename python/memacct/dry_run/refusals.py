@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
     from .engine_process import Outcome
 
-_OUT_OF_MEMORY = ("OutOfMemoryError", "CUDA out of memory", "out of memory")
+_OUT_OF_MEMORY = ("OutOfMemoryError", "out of memory")
 # What a caller says of an error that another process has told already.
 _WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed")
 _WHOLE = 100
+# What is full when a step runs out of memory. Of the core's own steps no worker has told.
 _STEPS = {
     "init_device": "weights",
     "load_model": "weights",
     "determine_available_memory": "activation",
     "profile_cudagraph_memory": "graphs",
+    "_initialize_kv_caches": "activation",
     "initialize_from_config": "no room for KV cache",
     "compile_or_warm_up_model": "activation",
     "capture_model": "graphs",
@@ -69,18 +71,19 @@ def _start(file: Mapping[str, Any], message: str) -> Refusal:
     suggestions: tuple[str, ...] = ()
     if requested is not None and free is not None:
         missing = exact(int(requested) - int(free), "requested less free at the start")
-        suggestions = _utilization(int(free), int(start["total_memory"]), "what is free")
+        suggestions = _utilization(int(free), int(start["total_memory"]))
     return Refusal(
         kind="free below requested", message=message, missing=missing, suggestions=suggestions
     )
 
 
-def _utilization(bytes_: int, total: int, why: str) -> tuple[str, ...]:
-    """The largest utilization, in hundredths, that asks for no more than these bytes."""
-    hundredths = bytes_ * _WHOLE // total
+def _utilization(free_bytes: int, total_bytes: int) -> tuple[str, ...]:
+    """The largest utilization, in hundredths, that asks for no more than is free."""
+    hundredths = free_bytes * _WHOLE // total_bytes
     if not 0 < hundredths <= _WHOLE:
         return ()
-    return (f"--gpu-memory-utilization {hundredths / _WHOLE:.2f} ({why}; the model may need more)",)
+    why = "what is free; the model may need more"
+    return (f"--gpu-memory-utilization {hundredths / _WHOLE:.2f} ({why})",)
 
 
 def _cache(error: Mapping[str, Any], message: str, worker: Mapping[str, Any]) -> Refusal:

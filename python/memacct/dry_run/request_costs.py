@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .arguments import number_of
 from .costs import Costs, known_costs
-from .engine_python import Engine, about
+from .engine_python import about
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +29,7 @@ def costs_of(request: Request, *, calibration: Path | None = None, **known: Any)
     Raises:
         ConfigError: `calibration` is no such file, or is not of this card.
     """
-    engine = _about(request.python)
+    engine = about(request.python)
     machine = request.machine
     sizes = [number_of(request.arguments, name) or 1 for name in _GROUPS]
     told: dict[str, Any] = {
@@ -48,8 +47,3 @@ def costs_of(request: Request, *, calibration: Path | None = None, **known: Any)
 def told_costs(costs: Costs) -> dict[str, object]:
     """What a simulated GPU is told of them, plain: runs that were told the same are equal."""
     return {**asdict(costs.simulated()), "context_bytes": costs.simulated_context_bytes}
-
-
-@functools.cache
-def _about(python: Path) -> Engine:
-    return about(python)

@@ -133,7 +133,8 @@ class Refusal:
             "KV cache below one request", "graphs".
         message: the engine's own words.
         missing: how much more of one GPU it would take; None if that cannot be told.
-        suggestions: single changes with which it would start, each tried or computed as it says.
+        suggestions: single changes, each with what it was computed from; only what the engine's
+            own plan said is sure to do.
     """
 
     kind: str

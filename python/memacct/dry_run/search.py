@@ -31,13 +31,11 @@ class Try:
         index: of the value.
         outcome: "too much" and "too little": it asks for; "cannot": no engine for this value.
         spare_bytes: what is left beyond one request; negative where that is missing; None unknown.
-        was_started: an engine was started for it.
     """
 
     index: int
     outcome: Outcome
     spare_bytes: int | None = None
-    was_started: bool = True
 
 
 @dataclass(slots=True)
@@ -110,11 +108,6 @@ class Found:
     tries: tuple[Try, ...]
     beyond: str
     rising: tuple[int, int] | None = None
-
-    @property
-    def starts_count(self) -> int:
-        """Engines that were started."""
-        return sum(each.was_started for each in self.tries)
 
 
 def find_last(

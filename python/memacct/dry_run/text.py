@@ -183,9 +183,10 @@ def _host(run: DryRun) -> Iterator[str]:
     host = run.host
     if host is None:
         return
+    several = "" if host.processes_count == 1 else "es"
     yield from _wrapped(
         f"Host memory at start: {format_bytes(host.held.bytes)}{_span(host.held)} held by "
-        f"{host.processes_count} processes, {format_bytes(host.reclaimable.bytes)}"
+        f"{host.processes_count} process{several}, {format_bytes(host.reclaimable.bytes)}"
         f"{_span(host.reclaimable)} page cache of the weights that the kernel may take back."
     )
 

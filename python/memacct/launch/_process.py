@@ -1,8 +1,6 @@
 """Runs a program in the foreground as if it had been started without us.
 
-It is in our process group, so that what a terminal sends (Ctrl-C, Ctrl-Z, a new window size)
-reaches it by itself. What only we are sent is passed on. We stop when it is stopped and end
-as it ended.
+What only we are sent is passed on. We stop when it is stopped and end as it ended.
 """
 
 from __future__ import annotations
@@ -12,27 +10,15 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from memacct._foreground import PASSED_ON, pass_on, signals_held, spawn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SIGNALLED = 128
 
-PASSED_ON = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGWINCH,
-    signal.SIGTSTP,
-    signal.SIGCONT,
-)
-_AWAITED = {*PASSED_ON, signal.SIGCHLD}
+_AWAITED = PASSED_ON | {signal.SIGTSTP, signal.SIGCHLD}
 _STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-# siginfo's si_code: the kernel itself, which sent it to the whole foreground group.
-_SI_KERNEL = 0x80
 # SIGCHLD may go to a thread that a driver's library has started, where it is lost.
 _LOOK_S = 1.0
 
@@ -53,22 +39,8 @@ def run_program(
         FileNotFoundError: there is no such program.
         OSError: it cannot be executed.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would lose the status
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    try:
-        pid = os.posix_spawnp(
-            command[0],
-            list(command),
-            dict(environ),
-            setsigmask=before,
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
-        )
-        return _follow(pid, tick)
-    finally:
-        # What came while the program ended was for it.
-        while signal.sigtimedwait(_AWAITED, 0) is not None:
-            pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with signals_held(_AWAITED) as mask:
+        return _follow(spawn(command, environ, mask), tick)
 
 
 def _follow(pid: int, tick: Callable[[], float | None]) -> int:
@@ -80,8 +52,8 @@ def _follow(pid: int, tick: Callable[[], float | None]) -> int:
             status = _reap(pid)
             if status is not None:
                 return status
-        elif received.si_code != _SI_KERNEL:
-            os.kill(pid, received.si_signo)  # it has not been reaped, so the pid is its
+        else:
+            pass_on(received, pid)
         if next_s is not None and time.monotonic() >= next_s:
             pause_s = tick()
             next_s = None if pause_s is None else time.monotonic() + pause_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -10,21 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memacct._errors import MemacctError
+from memacct._foreground import PASSED_ON, pass_on, spawn
 
 if TYPE_CHECKING:
     import resource
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Exit statuses as env, nohup and timeout have them.
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
-PASSED_ON = frozenset(
-    {
-        *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
-        *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCONT, signal.SIGWINCH),
-    }
-)
-_FROM_KERNEL = 0x80  # SI_KERNEL: the terminal's, which the command has got too
+#: What ``next_signal`` takes; to be held back (`signals_held`) meanwhile.
+HELD = PASSED_ON | {signal.SIGCHLD}
 
 
 class CommandError(MemacctError):
@@ -54,29 +49,11 @@ class Ended:
     largest_rss_bytes: int
 
 
-@contextlib.contextmanager
-def signals_held() -> Iterator[set[signal.Signals]]:
-    """Holds back what ``next_signal`` takes; yields the mask that a command is to start with."""
-    held = {*PASSED_ON, signal.SIGCHLD}
-    # Ignored, a child's end is no signal, and nobody is left to wait for.
-    ignored = signal.getsignal(signal.SIGCHLD)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield {signal.Signals(number) for number in before}
-    finally:
-        while signal.sigtimedwait(held, 0) is not None:
-            pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGCHLD, ignored)
-
-
 def next_signal(until_ns: int | None) -> signal.struct_siginfo | None:
     """Returns the next signal that is held back; None: none came until then (CLOCK_MONOTONIC)."""
-    held = {*PASSED_ON, signal.SIGCHLD}
     if until_ns is None:
-        return signal.sigwaitinfo(held)
-    return signal.sigtimedwait(held, max(0.0, (until_ns - time.monotonic_ns()) / 1e9))
+        return signal.sigwaitinfo(HELD)
+    return signal.sigtimedwait(HELD, max(0.0, (until_ns - time.monotonic_ns()) / 1e9))
 
 
 class Command:
@@ -94,12 +71,8 @@ class Command:
     def __init__(
         self, words: Sequence[str], environ: Mapping[str, str], mask: set[signal.Signals]
     ) -> None:
-        # What Python ignores for itself.
-        defaults = [signal.SIGPIPE, signal.SIGXFSZ]
         try:
-            self.pid = os.posix_spawnp(
-                words[0], list(words), dict(environ), setsigmask=mask, setsigdef=defaults
-            )
+            self.pid = spawn(words, environ, mask)
         except (FileNotFoundError, NotADirectoryError):
             raise CommandError(f"{words[0]}: no such program", NOT_FOUND) from None
         except PermissionError:
@@ -115,9 +88,7 @@ class Command:
 
     def pass_on(self, told: signal.struct_siginfo) -> None:
         """Sends a signal on, unless the terminal has sent it to the command, too."""
-        if told.si_code != _FROM_KERNEL:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, told.si_signo)
+        pass_on(told, self.pid)
 
 
 def _ended(status: int, used: resource.struct_rusage) -> Ended:

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from memacct import _core
 from memacct._errors import ConfigError
-from memacct.recording._command import (
-    Command,
-    Ended,
-    next_signal,
-    signals_held,
-)
+from memacct._foreground import signals_held
+from memacct.recording._command import HELD, Command, Ended, next_signal
 from memacct.recording._header import header
 from memacct.recording._pace import Pace
 from memacct.recording._sources import Sources
@@ -135,7 +131,7 @@ class _Recording:
         self.command: Command | None = None
 
     def run(self) -> Ending:
-        with signals_held() as mask:
+        with signals_held(HELD) as mask:
             first = self._header()
             self.sources = Sources(
                 host=self.settings.host,

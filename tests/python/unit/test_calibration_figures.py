@@ -172,6 +172,17 @@ def test_a_program_that_does_not_come_is_told(
         standing.next("one")
 
 
+def test_one_that_ends_where_it_stands_is_told_at_the_next_mark(tmp_path: Path) -> None:
+    script = "os.read = lambda *_: sys.exit('killed here'); mark('one')"
+    with program(tmp_path, script) as standing:
+        standing.next("one")
+        assert standing._process is not None
+        standing._process.wait()
+        standing.go()
+        with pytest.raises(MemacctError, match="ended before 'two': killed here"):
+            standing.next("two")
+
+
 def test_a_python_without_an_engine_is_named() -> None:
     code = (
         "from memacct.calibration import calibrate\n"

@@ -14,9 +14,11 @@ from analytic_engine import AnalyticEngine
 from dry_runs import a_machine, a_request
 
 from memacct._errors import SourceUnavailableError
+from memacct.dry_run import planned
 from memacct.dry_run.answers import Answers
 from memacct.dry_run.cache import Cache, default_folder
-from memacct.dry_run.fingerprint import Fingerprint, fingerprint
+from memacct.dry_run.fingerprint import Fingerprint, fingerprint, sources_digest
+from memacct.dry_run.interpolate import interpolate
 
 if TYPE_CHECKING:
     from memacct.dry_run.request import Request
@@ -119,6 +121,26 @@ def test_files_that_options_name_count(model: Path, tmp_path: Path) -> None:
     assert key(asked(model, "--config", str(file))) != before
 
 
+def test_a_long_text_with_slashes_names_no_file(model: Path) -> None:
+    """A template is longer than a file's name may be."""
+    template = "{% for each in messages %}" + "x" * 300 + "</s>{% endfor %}"
+    key(asked(model, "--chat-template", template))
+
+
+def test_the_cards_and_the_formulas_count_as_the_dry_run_itself_does(tmp_path: Path) -> None:
+    files = [f"{name}/data.json" for name in ("dry_run", "sim", "cards", "planning", "report")]
+    digests = []
+    for changed in ("", *files):
+        package = tmp_path / (changed or "plain").replace("/", "-")
+        for name in files:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).write_text("changed" if name == changed else "")
+        digests.append(sources_digest(package))
+    plain, *others, report = digests
+    assert len({plain, *others}) == 5
+    assert report == plain, "what only shows an answer is no part of it"
+
+
 def test_packages_beside_the_engine_count(model: Path, tmp_path: Path) -> None:
     keys = set()
     for version in ("1.0", "1.1"):
@@ -174,6 +196,30 @@ def test_another_utilization_is_reckoned_unless_a_run_is_wanted(
     assert starts(answers) == 1
     assert fresh(request, started=True).origin == "run"
     assert fresh(request).origin == "cache", "a run goes before what is reckoned"
+
+
+@pytest.mark.parametrize("length", ["-1", "auto"])
+def test_a_length_that_the_engine_chooses_is_not_reckoned(length: str, model: Path) -> None:
+    run = AnalyticEngine()(asked(model, LENGTH, "4096"))
+    run = replace(run, request=asked(model, LENGTH, length))
+    assert interpolate(asked(model, LENGTH, length, UTILIZATION, "0.8"), [run]) is None
+
+
+def test_what_is_no_utilization_is_left_to_the_engine(model: Path) -> None:
+    run = AnalyticEngine()(asked(model, LENGTH, "4096"))
+    run = replace(run, settings={**run.settings, "gpu_memory_utilization": 0.92})
+    assert interpolate(asked(model, LENGTH, "4096", UTILIZATION, "0.8"), [run]) is not None
+    assert interpolate(asked(model, LENGTH, "4096", UTILIZATION, "much"), [run]) is None
+    assert planned.spare_bytes(asked(model, LENGTH, "4096", UTILIZATION, "much")) is None
+
+
+def test_two_may_ask_at_once(answers: Answers, model: Path) -> None:
+    """A comparison does: what one adds does not disturb the other that looks through it."""
+    answers(asked(model, LENGTH, "4096"))
+    relatives = answers._relatives(key(asked(model, LENGTH, "4096", UTILIZATION, "0.8")))
+    next(relatives, None)
+    answers(asked(model, "--max-num-seqs", "8"))
+    assert all(each.origin == "run" for each in relatives)
 
 
 def test_without_a_cache_nothing_is_written(tmp_path: Path, model: Path) -> None:

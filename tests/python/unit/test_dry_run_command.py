@@ -11,10 +11,11 @@ import pytest
 
 from memacct import ConfigError
 from memacct.dry_run.command import parse_command
-from memacct.dry_run.dryrun import make_request
+from memacct.dry_run.dryrun import dryrun
 from memacct.dry_run.engine_process import ENGINE_SIDE, engine_environ
 from memacct.dry_run.engine_python import about, find_python
 from memacct.dry_run.model_folder import find_model, make_folder
+from memacct.dry_run.neighbours import parse_neighbour
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -109,6 +110,12 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="no JSON"):
         find_model(str(tmp_path))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match="these are weights"):
+        find_model(f"{tmp_path}/model.gguf")
+    (tmp_path / "folder" / "config.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        find_model(f"{tmp_path}/folder")
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ConfigError, match="no JSON object"):
         find_model(str(tmp_path))
@@ -166,20 +173,46 @@ def test_an_interpreter_without_vllm_is_told(monkeypatch: pytest.MonkeyPatch) ->
         find_python()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!{python}\n",
+        "#!{python} -I\n",
+        "#!/usr/bin/env {python}\n",
+        # pip's and uv's, where the path is too long for a first line or has a space.
+        "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n",
+        "#!/bin/sh\n'''exec' '{python}' \"$0\" \"$@\"\n' '''\n",
+    ],
+)
 def test_the_interpreter_of_the_vllm_on_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "vllm"
-    script.write_text(f"#!{sys.executable}\n")
+    script.write_text(text.format(python=sys.executable))
     script.chmod(0o755)
     monkeypatch.delenv("MEMACCT_ENGINE_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_python() == Path(sys.executable)
 
 
+def test_a_vllm_that_is_no_pythons_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "vllm"
+    script.write_text("#!/bin/sh\nexec docker run vllm\n")
+    script.chmod(0o755)
+    monkeypatch.delenv("MEMACCT_ENGINE_PYTHON", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(ConfigError, match="neither on PATH nor"):
+        find_python()
+
+
+def test_an_open_quote() -> None:
+    with pytest.raises(ConfigError, match="cannot be taken apart: No closing quotation"):
+        parse_command("vllm serve 'x")
+
+
 def test_a_card_that_nobody_knows(model: Path) -> None:
     with pytest.raises(ConfigError, match="h1000"):
-        make_request(f"vllm serve {model}", gpu="h1000")
+        dryrun(f"vllm serve {model}", gpu="h1000")
 
 
 def test_one_sentence_and_status_2_on_the_command_line(model: Path) -> None:
@@ -203,3 +236,9 @@ def test_the_engines_environment(tmp_path: Path) -> None:
     assert "MEMACCT_VLLM" not in made
     # Exported variables of vLLM are in the request, which decides.
     assert "VLLM_USE_V1" not in made
+
+
+def test_a_neighbour_that_is_no_size() -> None:
+    with pytest.raises(ConfigError, match="--neighbour 'much' is no size such as 12GiB"):
+        parse_neighbour("much")
+    assert parse_neighbour("12GiB") == 12 << 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from memacct.dry_run.calibration_file import (
     write_calibration,
 )
 from memacct.dry_run.costs import Costs, known_costs
-from memacct.dry_run.machine import machine
+from memacct.dry_run.machine import cuda_total_range_bytes, machine
 from memacct.dry_run.ranges import ENGINE_BYTES, widen, with_ranges
 from memacct.dry_run.result import Amount, Count, DryRun, Rank, Refusal, Row
 
@@ -248,13 +249,43 @@ def test_the_same_card_driver_and_torch_is_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"schema_version": 1, "entries": [{"card": 1}]}', '{"schema_version": 9}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 1, "entries": [{"card": 1}]}',
+        '{"schema_version": 1, "entries": [{"figures": []}]}',
+        '{"schema_version": 9}',
+    ],
 )
 def test_another_file_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"other\.json"):
         of("h100", calibration=path)
+
+
+def test_a_later_schema_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "later.json"
+    path.write_text('{"schema_version": 2, "entries": [{"figures": {"kernels": 5}}]}')
+    with pytest.raises(ConfigError, match="has schema_version 2, not 1"):
+        of("h100", calibration=path)
+
+
+def test_what_is_to_be_known_of_a_measurement_is_told_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    write_calibration(path, measured(notes=("by the whole GPU",)))
+    for torch in ("2.14.0", "2.11.0"):
+        assert "by the whole GPU" in of("h100", calibration=path, torch=torch).notes
+
+
+def test_one_gpu_has_no_communicator_whatever_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    figures = {"nccl": exact(90 * MIB), "nccl_first": exact(200 * MIB)}
+    write_calibration(path, measured(gpus=2, figures=figures))
+    alone, two = (of("h100", calibration=path, tensor_parallel_size=each) for each in (1, 2))
+    assert (alone.nccl.bytes, alone.nccl_first.bytes) == (0, 0)
+    assert (two.nccl.bytes, two.nccl_first.bytes) == (90 * MIB, 200 * MIB)
 
 
 def test_a_figure_that_nobody_knows_is_refused(tmp_path: Path) -> None:
@@ -373,6 +404,16 @@ def test_tokens_are_in_proportion_to_the_room() -> None:
     assert found.low == pytest.approx(500, rel=1e-3)
 
 
+def test_of_two_stages_the_one_with_the_smaller_blocks_decides() -> None:
+    costs = replace(NOTHING, kernels=open_amount(0, 0, 2 * GIB))
+    small = replace(RANK, rank=1, kv_cache=exact(4 * GIB))
+    for ranks in ((RANK, small), (small, RANK)):
+        found = with_ranges(a_run(ranks=ranks), costs).kv_tokens
+        assert found is not None
+        assert found.low == pytest.approx(500, rel=1e-3), "2 of 4 GiB"
+        assert found.high == pytest.approx(1000 * (1 + ENGINE_BYTES / (10 * GIB)))
+
+
 def test_an_engine_that_hardly_starts_is_told_to_be_one() -> None:
     costs = replace(NOTHING, kernels=open_amount(0, 0, 11 * GIB), notes=("of costs",))
     found = with_ranges(a_run(notes=("of the run",)), costs)
@@ -385,13 +426,30 @@ def test_what_is_missing_has_a_range_and_may_be_nothing() -> None:
     refusal = Refusal(kind="weights", message="no", missing=exact(300 * MIB))
     run = a_run(verdict="does not fit", refusal=refusal, kv_tokens=None)
     costs = replace(NOTHING, kernels=open_amount(GIB, 2 * GIB, GIB))
-    wide, narrow = (with_ranges(run, each).refusal for each in (costs, NOTHING))
-    assert wide is not None
-    assert narrow is not None
-    assert wide.missing is not None
-    assert wide.missing.high_bytes > GIB
-    assert any("may start" in each for each in wide.suggestions)
-    assert not narrow.suggestions
+    wide, narrow = (with_ranges(run, each) for each in (costs, NOTHING))
+    assert wide.refusal is not None
+    assert wide.refusal.missing is not None
+    assert wide.refusal.missing.high_bytes > GIB
+    assert any("may start" in each for each in wide.notes)
+    assert not wide.refusal.suggestions, "it is nothing to be tried"
+    assert not any("may start" in each for each in narrow.notes)
+
+
+def test_a_total_that_is_assumed_is_no_exact_one() -> None:
+    """Nobody has told CUDA's total of an A10G: what is asked for is as uncertain as that."""
+    a10g = machine("a10g")
+    low, high = cuda_total_range_bytes(a10g)
+    rank = replace(
+        RANK, total_bytes=a10g.cuda_total_bytes, requested_bytes=a10g.cuda_total_bytes // 2
+    )
+    found = widen(rank, NOTHING, machine=a10g).kv_cache
+    assert found is not None
+    assert rank.kv_cache is not None
+    less = rank.kv_cache.bytes - found.low_bytes
+    assert less == pytest.approx(math.hypot(ENGINE_BYTES, (a10g.cuda_total_bytes - low) / 2), abs=2)
+    assert found.high_bytes - rank.kv_cache.bytes == pytest.approx(
+        math.hypot(ENGINE_BYTES, (high - a10g.cuda_total_bytes) / 2), abs=2
+    )
 
 
 @given(

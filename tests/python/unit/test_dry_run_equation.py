@@ -152,6 +152,7 @@ def test_less_is_free_than_asked_for() -> None:
         ("profile_cudagraph_memory", "graphs"),
         ("initialize_from_config", "no room for KV cache"),
         ("capture_model", "graphs"),
+        ("_initialize_kv_caches", "activation"),
     ],
 )
 def test_out_of_memory_by_where_it_was(where: str, kind: str) -> None:

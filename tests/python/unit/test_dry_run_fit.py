@@ -139,8 +139,8 @@ def test_the_fewest_cards(engine: AnalyticEngine, model: Path) -> None:
     engine.weights_bytes = 14 * GIB
     found = fitted("tp", asked(model, "--max-model-len", "8192"), engine)
     assert found.value == "4", "of 1, 2, 4 and 8, which share 32 heads"
-    assert found.request is not None
-    assert found.request.machine.count == 4
+    assert found.run is not None
+    assert found.run.request.machine.count == 4
     assert {each.value: each.run and each.run.verdict for each in found.tries}["2"] == (
         "does not fit"
     )

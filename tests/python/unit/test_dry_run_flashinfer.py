@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dry_runs import a_machine, a_request
 
-from memacct._units import MIB
 from memacct.dry_run.engine_process import ENGINE_SIDE
-from memacct.dry_run.flashinfer import missing_workspace, without_flashinfer
+from memacct.dry_run.flashinfer import without_flashinfer
 from memacct.dry_run.result import DryRun
 
 if TYPE_CHECKING:
@@ -85,17 +84,6 @@ def test_modules_are_there_at_once_and_do_nothing(package: Path) -> None:
 
 def test_where_it_is_not_installed_nothing_is_answered(tmp_path: Path) -> None:
     assert told(tmp_path) == {"installed": False, "again": False, "imported": False}
-
-
-def test_the_workspace_that_is_missed_without_it() -> None:
-    llama = {"batch_tokens_count": 16384, "heads_count": 32, "head_size_count": 128}
-    assert missing_workspace((9, 0), **llama).high_bytes == 0
-    found = missing_workspace((10, 0), **llama)
-    assert (found.low_bytes, found.bytes) == (0, 394 * MIB)
-    assert found.high_bytes == 394 * MIB + 1024 * MIB  # 16384 x 32 x 128 x 16
-    small = missing_workspace((10, 0), **{**llama, "batch_tokens_count": 2048})
-    assert small.high_bytes == 2 * 394 * MIB
-    assert missing_workspace((10, 3), **llama, graphs=False).bytes == 0
 
 
 def test_a_dry_run_says_so_where_it_matters() -> None:

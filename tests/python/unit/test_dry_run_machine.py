@@ -77,6 +77,8 @@ def test_unified_memory_is_all_the_machines() -> None:
         ({"gpu": "80MiB"}, "gpu='80MiB' is not"),
         ({"gpu": "h100", "count": 0}, "count=0 is not within 1 to 16"),
         ({"gpu": "l4", "neighbours_bytes": (20 * GIB, 2 * GIB)}, "22.00 GiB are not within"),
+        # Each takes a page of 2 MiB.
+        ({"gpu": "1GiB", "neighbours_bytes": (1,) * 513}, "1.00 GiB are not within"),
     ],
 )
 def test_what_is_no_machine_is_refused(arguments: dict[str, object], words: str) -> None:

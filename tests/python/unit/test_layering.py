@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PYTHON = [
-    {"_units", "_errors", "_printable", "_container"},
+    {"_units", "_errors", "_printable", "_container", "_foreground"},
     {"_mapping_delta", "cards"},
     {"_core", "_types"},
     {"_trace_events"},

@@ -20,14 +20,12 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-BEGIN_S = time.monotonic()
 # Here, and not in main: a spawned process of the engine runs this file too, under another name.
-QUICK = importlib.import_module("memacct_quick").apply()
+importlib.import_module("memacct_quick").apply()
 
 
 class ArgumentsError(Exception):
@@ -40,7 +38,7 @@ def main() -> int:
     from memacct_dryrun_files import Record
 
     request = json.loads(Path(sys.argv[1]).read_text())
-    record = Record("main", versions=versions(), quick=list(QUICK))
+    record = Record("main", versions=versions())
     where = "import"
     try:
         with record.phase("import"):
@@ -57,7 +55,7 @@ def main() -> int:
         with record.phase("config"):
             config, usage = configure(arguments, parsed)
         where = "engine"
-        record.tell(own=own_memory(), server=config.parallel_config.data_parallel_size > 1)
+        record.tell(own_bytes=own_bytes(), server=config.parallel_config.data_parallel_size > 1)
         with record.phase("engine"):
             start(config, usage)
         record.tell(outcome="started")
@@ -175,12 +173,11 @@ def start_server(config: Any, usage: Any) -> None:
     asyncio.run(begin())
 
 
-def own_memory() -> dict[str, int]:
-    """This process's resident memory: at this point it is what an API server is, too."""
+def own_bytes() -> int | None:
+    """This process's anonymous memory: at this point it is what an API server has, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    wanted = {"VmRSS", "RssAnon", "RssFile", "RssShmem", "VmHWM"}
-    terms = dict(line.split(":", 1) for line in lines if ":" in line)
-    return {name: int(terms[name].split()[0]) * 1024 for name in wanted if name in terms}
+    told = next((line for line in lines if line.startswith("RssAnon:")), None)
+    return None if told is None else int(told.split()[1]) * 1024
 
 
 if __name__ == "__main__":

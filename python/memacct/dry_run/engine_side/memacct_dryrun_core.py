@@ -6,10 +6,9 @@ import contextlib
 import copy
 import importlib
 import logging
-import os
 from typing import Any, ClassVar
 
-from memacct_dryrun_files import Record
+from memacct_dryrun_files import LeftToTheLog, Record
 from memacct_dryrun_worker import wrap
 
 CACHE_LOGGER = "vllm.v1.core.kv_cache_utils"
@@ -94,8 +93,6 @@ def _around_initialize(original: Any, core: Any, *args: Any, **kwargs: Any) -> A
     parallel = config.parallel_config
     group = getattr(parallel, "data_parallel_index", None) or parallel.data_parallel_rank
     record = Record(f"core-{group}", group=group, settings=resolved(config))
-    core.memacct_dryrun_record = record
-    _Plan.record = record
     seen = _Seen()
     logger = logging.getLogger(CACHE_LOGGER)
     logger.addHandler(seen)
@@ -117,8 +114,6 @@ def _tell(record: Record, config: Any, result: Any, seen: _Seen) -> None:
         kv_tokens=getattr(cache, "kv_cache_size_tokens", None) or seen.tokens,
         concurrency=getattr(cache, "kv_cache_max_concurrency", None) or seen.concurrency,
         **{"blocks_count": getattr(result, "num_blocks", None), **_Plan.blocks},
-        groups_count=len(getattr(result, "kv_cache_groups", ())) or None,
-        host_pid=os.getpid(),
     )
 
 
@@ -128,7 +123,6 @@ def _tell(record: Record, config: Any, result: Any, seen: _Seen) -> None:
 class _Plan:
     """What is known of the plan that vLLM refused in this process."""
 
-    record: Record | None = None
     refused: ClassVar[dict[str, Any]] = {}
     blocks: ClassVar[dict[str, Any]] = {}
 
@@ -137,10 +131,10 @@ def _around_plan(plan: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         configs = plan(*args, **kwargs)
     except ValueError:
-        with contextlib.suppress(Exception):
+        with LeftToTheLog():
             _Plan.refused = _study(plan, args, kwargs)
         raise
-    with contextlib.suppress(Exception):
+    with LeftToTheLog():
         _Plan.blocks = _blocks(args[0], configs)
     return configs
 
@@ -149,6 +143,8 @@ def _study(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
     """How much each worker would need and the longest request that fits: vLLM's plan asked again.
 
     By halves, with other sizes: it is fast, and right for every kind of cache that vLLM has.
+    memacct.integrations.vllm._shortfall_core asks in the same way, each worker for itself; nothing
+    of memacct can be imported here.
     """
     config, specs, available, *rest = args
     model, asked = config.model_config, int(config.model_config.max_model_len)
@@ -167,7 +163,8 @@ def _study(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
     with _silence():
         need = least(lambda pages: fits([pages * STEP_BYTES] * len(sizes), asked))
         longest = least(lambda length: not fits(list(sizes), length), asked) - 1
-        blocks = _blocks(config, plan(config, specs, [need * STEP_BYTES] * len(sizes), *rest))
+        plenty = [need * STEP_BYTES] * len(sizes)
+        blocks = _blocks(config, plan(config, specs, plenty, *rest, **kwargs))
     return {
         **blocks,
         "available_bytes": sizes,
@@ -187,7 +184,7 @@ def _blocks(config: Any, configs: list[Any]) -> dict[str, Any]:
             for each, count in zip(configs, counts, strict=True)
         ],
     }
-    with contextlib.suppress(Exception):
+    with LeftToTheLog():
         concurrency = kv_cache_utils().get_max_concurrency_for_kv_cache_config(config, configs[0])
         found["request_blocks_count"] = round(counts[0] / concurrency)
     return found

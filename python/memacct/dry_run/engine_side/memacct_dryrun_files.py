@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ class Phase:
     def __exit__(self, *_: object) -> None:
         self.entry["end_s"] = time.monotonic()
         self.record.write()
+
+
+class LeftToTheLog:
+    """For a ``with`` block: what cannot be read is left out, and ends no engine; its log says why.
+
+    Of a version of vLLM or torch that nobody has seen, anything may be different.
+    """
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        traceback.print_exception(error)
+        return True
 
 
 def machine_status() -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
 import sys
 from typing import Any
@@ -140,7 +139,7 @@ def _step(watched: Watched, method: str, phase: str, moment: str) -> Any:
         if method == "determine_available_memory":
             more["available_bytes"] = int(result)
         if method in {"initialize_from_config", "compile_or_warm_up_model"}:
-            more.update(watched.caches(), pools=watched.pools())
+            more.update(kv_cache_bytes=watched.cache_bytes(), pools=watched.pools())
         watched.moment(moment, **more, **watched.pages())
         facts = {"settings": watched.settings(), "compile_s": watched.compile_s()}
         watched.record.tell(**watched.terms(), **facts)
@@ -169,15 +168,12 @@ def _around_profile_run(watched: Watched) -> Any:
 
 def _around_graph_profiling(watched: Watched) -> Any:
     def around(original: Any, *args: Any, **kwargs: Any) -> Any:
-        watched.moment("before graph profiling")
         with watched.record.phase("profile: graphs"):
             try:
-                result = original(*args, **kwargs)
+                return original(*args, **kwargs)
             except BaseException as error:
                 watched.fail("profile_cudagraph_memory", error)
                 raise
-        watched.moment("graphs profiled")
-        return result
 
     return around
 
@@ -198,6 +194,3 @@ def _around_capture(watched: Watched) -> Any:
         return result
 
     return around
-
-
-logging.getLogger("vllm.memacct_dryrun").addHandler(logging.NullHandler())

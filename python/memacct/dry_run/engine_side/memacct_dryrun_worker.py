@@ -8,19 +8,14 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from contextlib import suppress
 from typing import Any
 
-from memacct_dryrun_files import Record, machine_status
+from memacct_dryrun_files import LeftToTheLog, Record, machine_status
 
-# The worker's own terms, each by the names that vLLM's versions have for it.
+# The worker's own terms, by the names that vLLM has for them.
 TERMS = {
-    "requested_bytes": ("requested_memory",),
-    "available_bytes": ("available_kv_cache_memory_bytes",),
-    "graphs_estimated_bytes": ("cudagraph_memory_estimate",),
-    "peak_activation_bytes": ("peak_activation_memory",),
-    "non_torch_bytes": ("non_torch_memory",),
-    "consumed_bytes": ("total_consumed",),
+    "requested_bytes": "requested_memory",
+    "graphs_estimated_bytes": "cudagraph_memory_estimate",
 }
 
 
@@ -33,20 +28,15 @@ class Watched:
         self.profiling: Any = None
 
     def read(self) -> dict[str, Any]:
-        """PyTorch's counters, CUDA's free memory, the machine's true state."""
+        """PyTorch's counters, the machine's true state."""
         import torch
 
-        device = self.worker.device
-        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-        stats = torch.cuda.memory_stats(device)
+        stats = torch.cuda.memory_stats(self.worker.device)
         return {
-            "free_bytes": free_bytes,
-            "total_bytes": total_bytes,
             "allocated_bytes": stats.get("allocated_bytes.all.current", 0),
             "allocated_peak_bytes": stats.get("allocated_bytes.all.peak", 0),
             "reserved_bytes": stats.get("reserved_bytes.all.current", 0),
             "reserved_peak_bytes": stats.get("reserved_bytes.all.peak", 0),
-            "pinned_bytes": pinned_bytes(),
             "machine": machine_status(),
         }
 
@@ -58,16 +48,17 @@ class Watched:
         """Pages of the host behind simulated device memory: no real engine has them."""
         import torch
 
-        with suppress(Exception):
+        found = {}
+        with LeftToTheLog():
             segments = [(s["address"], s["total_size"]) for s in torch.cuda.memory_snapshot()]
-            return {"device_pages_bytes": resident_bytes(segments)}
-        return {}
+            found["device_pages_bytes"] = resident_bytes(segments)
+        return found
 
     def terms(self) -> dict[str, Any]:
         """The engine's own numbers, as far as it has come."""
         found: dict[str, Any] = {}
-        for name, attributes in TERMS.items():
-            value = next((getattr(self.worker, a, None) for a in attributes), None)
+        for name, attribute in TERMS.items():
+            value = getattr(self.worker, attribute, None)
             if value is not None:
                 found[name] = int(value)
         runner = getattr(self.worker, "model_runner", None)
@@ -82,8 +73,6 @@ class Watched:
                 found["requested_bytes"] = math.ceil(asked)
         if self.profiling is not None:
             found["profiling"] = numbers(self.profiling)
-            for name in ("before_create", "before_profile", "after_profile"):
-                found["profiling"][name] = numbers(getattr(self.profiling, name, None))
         return found
 
     def observe_out_of_memory(self) -> None:
@@ -96,19 +85,17 @@ class Watched:
 
         def observe(device: int, asked: int, _limit: int, free: int) -> None:
             self.out_of_memory = {"device": device, "asked_bytes": asked, "free_bytes": free}
-            with suppress(Exception):
-                self.moment("out of memory")
 
         attach(observe)
 
     def fail(self, where: str, error: BaseException) -> None:
         """Writes what ended the start, with the numbers of that moment."""
         facts = {"out_of_memory": self.out_of_memory} if self.out_of_memory else {}
-        with suppress(Exception):
+        with LeftToTheLog():
             self.record.tell(**self.terms())
         self.record.fail(where, error, **facts)
 
-    def caches(self) -> dict[str, Any]:
+    def cache_bytes(self) -> int:
         """The KV cache: bytes of the storages that were allocated for it."""
         runner = self.worker.model_runner
         storages = {}
@@ -116,24 +103,23 @@ class Watched:
             storage = tensor.untyped_storage()
             if tensor.is_cuda:
                 storages[storage.data_ptr()] = storage.nbytes()
-        return {"kv_cache_bytes": sum(storages.values()), "kv_caches_count": len(storages)}
+        return sum(storages.values())
 
     def pools(self) -> dict[str, int] | None:
         """What is in PyTorch's private pools, which CUDA graphs keep for themselves."""
         import torch
 
-        with suppress(Exception):
+        found: dict[str, int] = {}
+        with LeftToTheLog():
             segments = [
                 segment
                 for segment in torch.cuda.memory_snapshot()
                 if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
                 and segment["device"] == self.worker.device.index
             ]
-            return {
-                "reserved_bytes": sum(segment["total_size"] for segment in segments),
-                "allocated_bytes": sum(segment["allocated_size"] for segment in segments),
-            }
-        return None
+            found["reserved_bytes"] = sum(segment["total_size"] for segment in segments)
+            found["allocated_bytes"] = sum(segment["allocated_size"] for segment in segments)
+        return found or None
 
     def compile_s(self) -> float | None:
         """What torch.compile took of the passes so far; None where nothing is compiled."""
@@ -146,7 +132,7 @@ class Watched:
         found: dict[str, Any] = {
             "model_runner": "V2" if type(runner).__module__.endswith("gpu.model_runner") else "V1"
         }
-        with suppress(Exception):
+        with LeftToTheLog():
             layers = self.worker.vllm_config.compilation_config.static_forward_context.values()
             names = [
                 layer.get_attn_backend().get_name()
@@ -202,16 +188,6 @@ def tensors_of(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in tensors_of(item)]
     return [value] if hasattr(value, "untyped_storage") else []
-
-
-def pinned_bytes() -> int | None:
-    """Host memory that PyTorch holds pinned; None where this PyTorch does not count it."""
-    import torch
-
-    with suppress(Exception):
-        stats = torch.cuda.host_memory_stats()
-        return int(stats.get("allocated_bytes.current", 0))
-    return None
 
 
 def wrap(owner: Any, name: str, around: Any) -> None:

@@ -12,13 +12,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from memacct_after_import import AfterImport
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 _JIT = "flashinfer.jit"
 _PLAN_LENGTH = 16  # of the lists that plan() answers; they are only handed on to run()
+_finders: list[AfterImport] = []
 
 
 def installed() -> bool:
@@ -31,15 +33,20 @@ def apply() -> bool:
 
     To be called before anything imports FlashInfer, in each process.
     """
-    if not installed() or any(isinstance(one, _Finder) for one in sys.meta_path):
+    if not installed() or _finders:
         return installed()
     # A machine that is to be foretold has the kernels, compiled or to be compiled.
     os.environ.setdefault("VLLM_HAS_FLASHINFER_CUBIN", "1")
     for name, module in list(sys.modules.items()):
-        if name == _JIT or name.startswith(_JIT + "."):
+        if _is_jit(name):
             answer(module)
-    sys.meta_path.insert(0, _Finder())
+    _finders.append(AfterImport(lambda name: answer if _is_jit(name) else None))
+    sys.meta_path.insert(0, _finders[0])
     return True
+
+
+def _is_jit(name: str) -> bool:
+    return name == _JIT or name.startswith(_JIT + ".")
 
 
 class Nothing:
@@ -123,29 +130,3 @@ def _generator(name: str) -> Callable[..., Spec]:
 
     generate.__name__ = name
     return generate
-
-
-class _Finder:
-    """Finds FlashInfer's JIT modules where they are, and answers each when it has been run."""
-
-    def __init__(self) -> None:
-        self._busy = False
-
-    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        """As importlib's finders."""
-        if self._busy or not (name == _JIT or name.startswith(_JIT + ".")):
-            return None
-        self._busy = True
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._busy = False
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                run(module)
-                answer(module)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec

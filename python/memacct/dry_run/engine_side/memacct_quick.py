@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.machinery
 import multiprocessing
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memacct_after_import import AfterImport
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import ModuleType
 
 SWITCH = "MEMACCT_DRYRUN_QUICK"
 FOLDER = "MEMACCT_DRYRUN_FOLDER"
@@ -36,32 +35,6 @@ IMPORTING = (100_000, 50, 1000)
 # that is traced makes millions of objects. The engine collects everything before it measures.
 _young, _middle, _ = gc.get_threshold()
 STARTING = (_young, _middle, 1000)
-
-
-class AfterImport(MetaPathFinder):
-    """Calls a patch right after a module has run, before others take names out of it."""
-
-    def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
-        self.patches = patches
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """The module's usual spec, with a loader that patches; None for all other modules."""
-        patch = self.patches.get(fullname)
-        if patch is None:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_patch(module: ModuleType) -> None:
-            run(module)
-            patch(module)
-
-        spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
-        return spec
 
 
 def inspect_here(registry: Any) -> None:
@@ -157,7 +130,7 @@ def apply() -> tuple[str, ...]:
     patches = {module: patch for name in names for module, patch in PATCHES[name].items()}
     for module in patches.keys() & sys.modules.keys():
         patches[module](sys.modules[module])
-    sys.meta_path.insert(0, AfterImport(patches))
+    sys.meta_path.insert(0, AfterImport(patches.get))
     if "freeze" in names:
         gc.set_threshold(*IMPORTING)
     os.environ.setdefault(FILL_LIMIT, str(16 << 20))

@@ -29,7 +29,6 @@ engine's processes; `python memacct_small_results.py PROGRAM ...` runs any progr
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import sys
@@ -38,19 +37,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from memacct_small_tensors import (
+    LIMITS,
+    SIZED_LIMITS,
+    are_small,
+    blank,
+    device_of,
+    is_plain_copy,
+    is_small,
+    on_host,
+    tensor_of,
+    to_device,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     Kernel = Callable[..., Any]
-
-#: Elements of the largest tensor that is looked at, of whole numbers and of others: from 32,768 on
-#: the CPU's kernels use several threads, which take longer to wake than to work.
-LIMITS = (1 << 16, (1 << 15) - 1)
-#: The same where the result's size depends on the data.
-SIZED_LIMITS = (1 << 20, 1 << 20)
-#: Elements that a wrong count may ask for.
-_LIMIT_RESULT_COUNT = 1 << 24
 
 #: Operators whose result has the size that its arguments say; with their in-place forms.
 VALUES = """
@@ -79,17 +83,11 @@ _NOT_WRAPPED = frozenset({
 #: Would call `searchsorted` so; hence done on the CPU at once.
 _SCALARS = frozenset({"aten::searchsorted.Scalar", "aten::bucketize.Scalar"})
 
-_CPU = torch.device("cpu")
-_KINDS = frozenset({"cpu", "cuda"})
-_DTYPES = frozenset({
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-    torch.uint16, torch.uint32, torch.uint64,
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-})  # fmt: skip
+#: Elements that a wrong count may ask for.
+_LIMIT_RESULT_COUNT = 1 << 24
 _NUMBERS = frozenset({bool, int, float})
 #: The CPU refuses indices out of range, kinds of numbers that it cannot work with, ...
 _REFUSALS = (RuntimeError, LookupError, ValueError, TypeError, NotImplementedError)
-_WHOLE = frozenset(dtype for dtype in _DTYPES if not dtype.is_floating_point)
 
 #: How often each operator was carried out, and how often the CPU refused.
 done_count: dict[str, int] = {}
@@ -166,7 +164,7 @@ def _on_cpu_kernel(op: Any) -> Kernel:
     """The operator by way of the CPU, for a torch that does not hand out the device's kernel."""
 
     def call(_keyset: Any, *args: Any, **kwargs: Any) -> Any:
-        return _to_device(op(*_on_host(args), **_on_host(kwargs)), _device_of(args))
+        return to_device(op(*on_host(args), **on_host(kwargs)), device_of(args))
 
     return call
 
@@ -186,23 +184,23 @@ def _valued(op: Any, kernel: Kernel) -> Kernel:
         for place in places:
             # The dispatcher hands `x + 1` over as a tensor and a number; takes two tensors.
             if place < len(args) and type(args[place]) in _NUMBERS:
-                args = (*args[:place], _tensor_of(args[place], args), *args[place + 1 :])
-        small = _are_small(args, LIMITS) and _are_small(kwargs.values(), LIMITS)
+                args = (*args[:place], tensor_of(args[place], args), *args[place + 1 :])
+        small = are_small(args, LIMITS) and are_small(kwargs.values(), LIMITS)
         result = kernel(keyset, *args, **kwargs)
-        if (is_copy and _is_plain_copy(*args)) or torch._C._cuda_isCurrentStreamCapturing():
+        if (is_copy and is_plain_copy(*args)) or torch._C._cuda_isCurrentStreamCapturing():
             return result
-        if small and _is_small(result, LIMITS):
+        if small and is_small(result, LIMITS):
             try:
-                host = op(*_on_host(args), **_on_host(kwargs))
+                host = op(*on_host(args), **on_host(kwargs))
             except _REFUSALS:
                 refused_count[name] = refused_count.get(name, 0) + 1
             else:
                 done_count[name] = done_count.get(name, 0) + 1
                 if not writes_arguments:
-                    _write(result, host)
+                    write(result, host)
                 return result
         if not writes_arguments:
-            _blank(result)
+            blank(result)
         return result
 
     return call
@@ -213,11 +211,11 @@ def _sized(op: Any, kernel: Kernel) -> Kernel:
     name = op.name()
 
     def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
-        small = _are_small(args, SIZED_LIMITS) and _is_sane(name, args)
+        small = are_small(args, SIZED_LIMITS) and _is_sane(name, args)
         if not small or torch._C._cuda_isCurrentStreamCapturing():
             return kernel(keyset, *args, **kwargs)
         try:
-            result = _to_device(op(*_on_host(args), **_on_host(kwargs)), _device_of(args))
+            result = to_device(op(*on_host(args), **on_host(kwargs)), device_of(args))
         except _REFUSALS:
             refused_count[name] = refused_count.get(name, 0) + 1
             return kernel(keyset, *args, **kwargs)
@@ -232,109 +230,19 @@ def _emptied(_op: Any, kernel: Kernel) -> Kernel:
 
     def call(keyset: Any, *args: Any, **kwargs: Any) -> Any:
         result = kernel(keyset, *args, **kwargs)
-        _blank(result)
+        blank(result)
         return result
 
     return call
-
-
-def _blank(result: Any) -> None:
-    """Makes new tensors zero, if they are small and of whole numbers."""
-    if isinstance(result, torch.Tensor):
-        if result.dtype in _WHOLE and 0 < result.numel() <= LIMITS[0]:
-            ctypes.memset(result.data_ptr(), 0, result.untyped_storage().nbytes())
-    elif isinstance(result, (list, tuple)):
-        for each in result:
-            _blank(each)
 
 
 def _is_sane(name: str, args: Any) -> bool:
     """Whether the counts among the arguments are not what a kernel left uncounted."""
     if name not in {"aten::bincount", "aten::repeat_interleave.Tensor"} or not args[0].numel():
         return True
-    counts = _on_host(args[0])
+    counts = on_host(args[0])
     largest = counts.max() if name == "aten::bincount" else counts.clamp(min=0).sum()
     return int(largest) <= _LIMIT_RESULT_COUNT
-
-
-def _is_plain_copy(target: Any, source: Any, _non_blocking: bool = False) -> bool:
-    """Whether the runtime's copy of bytes is all of it."""
-    return (
-        bool(target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous())
-        and target.size() == source.size()
-    )
-
-
-def _are_small(values: Iterable[Any], limits: tuple[int, int]) -> bool:
-    return all(_is_small(value, limits) for value in values)
-
-
-def _is_small(value: Any, limits: tuple[int, int]) -> bool:
-    """Whether a value holds no tensor that is large or of a kind that the CPU does not know."""
-    if isinstance(value, torch.Tensor):
-        return (
-            value.numel() <= limits[value.dtype.is_floating_point]
-            and value.dtype in _DTYPES
-            and value.device.type in _KINDS
-            and value.layout == torch.strided
-        )
-    return not isinstance(value, (list, tuple)) or _are_small(value, limits)
-
-
-def _tensor_of(number: float, args: Any) -> Any:
-    """The tensor that stands for a number beside these arguments, and promotes them like it."""
-    beside = [value for value in args if isinstance(value, torch.Tensor)]
-    dtype = torch.result_type(beside[-1], number) if beside else None
-    if isinstance(number, int) and dtype is not None and not dtype.is_floating_point:
-        info = torch.iinfo(dtype) if dtype != torch.bool else None
-        if info is not None and not info.min <= number <= info.max:
-            dtype = torch.int64
-    return torch.scalar_tensor(number, dtype=dtype, device=_CPU)
-
-
-def _on_host(value: Any) -> Any:
-    """The same arguments for the CPU: tensors that are the same memory."""
-    if isinstance(value, torch.Tensor):
-        return _alias(value) if value.is_cuda else value
-    if isinstance(value, torch.device):
-        return _CPU
-    if isinstance(value, dict):
-        return {key: _on_host(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_on_host(each) for each in value]
-    return value
-
-
-def _alias(tensor: Any) -> Any:
-    """A CPU's tensor in the memory of the simulated device's."""
-    storage = tensor.untyped_storage()
-    memory = torch._C._construct_storage_from_data_pointer(
-        storage.data_ptr(), _CPU, storage.nbytes()
-    )
-    empty = torch.empty(0, dtype=tensor.dtype, device=_CPU)
-    return empty.set_(memory, tensor.storage_offset(), tensor.size(), tensor.stride())
-
-
-def _write(result: Any, host: Any) -> None:
-    """Puts the CPU's result into the device's."""
-    if isinstance(result, torch.Tensor):
-        _alias(result).copy_(host)
-    elif isinstance(result, (list, tuple)):
-        for each, value in zip(result, host):  # noqa: B905 (one operator's, alike)
-            _write(each, value)
-
-
-def _to_device(host: Any, device: torch.device) -> Any:
-    """New tensors of the device with the CPU's results."""
-    if isinstance(host, torch.Tensor):
-        new = torch.empty_strided(host.size(), host.stride(), dtype=host.dtype, device=device)
-        _write(new, host)
-        return new
-    return tuple(_to_device(each, device) for each in host)
-
-
-def _device_of(args: Any) -> torch.device:
-    return next(value.device for value in args if isinstance(value, torch.Tensor))
 
 
 def main() -> None:

@@ -95,7 +95,10 @@ def _have_explained(core: Any) -> None:
 def _study(
     error: BaseException, plan: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Finds how much each worker needs, and the longest request that fits as it is."""
+    """Finds how much each worker needs, and the longest request that fits as it is.
+
+    A dry run's memacct_dryrun_core asks in the same way, where memacct cannot be imported.
+    """
     vllm_config, specs, available, *rest = args
     model = vllm_config.model_config
     asked_len = int(model.max_model_len)
