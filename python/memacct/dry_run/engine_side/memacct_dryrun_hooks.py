@@ -143,6 +143,7 @@ def _step(watched: Watched, method: str, phase: str, moment: str) -> Any:
             more.update(watched.caches(), pools=watched.pools())
         watched.moment(moment, **more, **watched.pages())
         facts = {"settings": watched.settings(), "compile_s": watched.compile_s()}
+        facts["notes"] = memacct_flashinfer.notes() or None
         watched.record.tell(**watched.terms(), **facts)
         return result
 
