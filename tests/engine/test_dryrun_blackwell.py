@@ -1,4 +1,4 @@
-"""Dry runs on Blackwell cards, compiled and with CUDA graphs, without FlashInfer and with it.
+"""Dry runs on Blackwell cards, and what FlashInfer takes: with it, and stood for without it.
 
 The environment of the other tests is without FlashInfer; `MEMACCT_FLASHINFER_PYTHON` names an
 interpreter that has it beside vLLM, for the tests that need it.
@@ -73,6 +73,31 @@ def test_a_blackwell_compiles_and_captures(
         assert any("394.00 MiB" in note for note in run.notes) == (card == "b200")
 
 
+SAMPLED = ("--enforce-eager", "--max-model-len", "4096")
+# 1024 sequences of 128,256 logits: bfloat16; processed, masked and softmax in 32 bits.
+SAMPLED_BYTES = 1024 * 128256 * (2 + 3 * 4)
+
+
+def test_what_its_sampler_takes_is_in_the_peak_without_it(gpu_python: Path, tmp_path: Path) -> None:
+    run = dry(gpu_python, tmp_path, "h100", *SAMPLED)
+    assert 0 < rows(run)[0]["activation peak"] - SAMPLED_BYTES < 128 * MIB
+    # Unless it is not to be used.
+    line = f"VLLM_USE_FLASHINFER_SAMPLER=0 vllm serve {tmp_path / LLAMA} {' '.join(SAMPLED)}"
+    other = memacct.dryrun(line, gpu="h100", python=gpu_python, cache=False)
+    assert 0 < rows(other)[0]["activation peak"] < SAMPLED_BYTES
+
+
+def test_the_sampler_that_is_stood_for_takes_as_much_as_flashinfers(
+    gpu_python: Path, flashinfer_python: Path, tmp_path: Path
+) -> None:
+    stood_for = dry(gpu_python, tmp_path, "h100", *SAMPLED)
+    real = dry(flashinfer_python, tmp_path, "h100", *SAMPLED)
+    assert "flashinfer-python" in real.versions
+    found = [rows(run)[0]["activation peak"] for run in (stood_for, real)]
+    assert found[0] == found[1]
+    assert stood_for.kv_tokens == real.kv_tokens
+
+
 def test_flashinfers_workspaces_are_in_the_equation(
     flashinfer_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,13 +125,19 @@ def test_flashinfers_attention_on_a_hopper_with_an_fp8_cache(
 def test_the_buffers_of_flashinfers_experts_are_in_the_peak(
     flashinfer_python: Path, tmp_path: Path
 ) -> None:
-    options = ("--enforce-eager", "--max-model-len", "4096")
-    run = dry(flashinfer_python, tmp_path, "b200", *options, model="DeepSeek-V3")
+    # Few sequences: else what samples takes more than the experts do.
+    options = ("--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "16")
+    batch = ("--max-num-batched-tokens", "16384")
+    run = dry(flashinfer_python, tmp_path, "b200", *options, *batch, model="Qwen3-30B-A3B-FP8")
     peak, _ = rows(run)
     told = [note for note in run.notes if "trtllm_fp8_block_scale_moe" in note]
     assert len(told) == 1
     assert "by the sizes in its source" in told[0]
-    buffers = DEEPSEEK_ROWS * (2 * 2048 + 2048 + 2 * 7168)
+    # 8 of 128 experts, as below; 768 elements between the products, 2048 after. Without them the
+    # peak is 689 MiB.
+    expert_rows = (128 + (16384 * 8 - 128) // 64) * 64
+    buffers = expert_rows * (2 * 768 + 768 + 2 * 2048)
+    assert buffers > 840 * MIB
     assert peak["activation peak"] > buffers
 
 

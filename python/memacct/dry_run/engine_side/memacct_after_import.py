@@ -22,19 +22,20 @@ def after_import(package: str, change: Callable[[ModuleType], None]) -> None:
     for name, module in list(sys.modules.items()):
         if name == package or name.startswith(package + "."):
             change(module)
-    sys.meta_path.insert(0, _Finder(package, change))
+    if not any(isinstance(one, _Finder) and one.package == package for one in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(package, change))
 
 
 class _Finder:
     """Finds the modules where they are, and has each changed when it has been run."""
 
     def __init__(self, package: str, change: Callable[[ModuleType], None]) -> None:
-        self._package, self._change = package, change
+        self.package, self._change = package, change
         self._busy = False
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         """As importlib's finders."""
-        wanted = name == self._package or name.startswith(self._package + ".")
+        wanted = name == self.package or name.startswith(self.package + ".")
         if self._busy or not wanted:
             return None
         self._busy = True
