@@ -224,6 +224,13 @@ COMPILED = [
         ("Qwen2.5-VL-7B-Instruct", 4),
         ("Falcon-H1-0.5B-Instruct", 4),
     )
+] + [
+    Case(group="compiled, with CUDA graphs", model=model, options=LENGTH, gpu=gpu)
+    for model, gpu in (
+        ("Llama-3.1-8B-Instruct", "b200"),
+        ("Qwen2.5-7B-Instruct", "rtx5090"),
+        ("Qwen3-8B", "rtxpro6000"),
+    )
 ]
 CASES = (
     *TEXT,

@@ -38,6 +38,15 @@ processor with the settings that were published with a model of that type
 Convolutions of encoders have their outputs, but not the workspace that cuDNN would take. The memory
 of custom all-reduce is counted; what is written to it is not shared.
 
+These starts were without FlashInfer. With FlashInfer 0.7.2.post1 and CuTe-DSL there started,
+compiled and with graphs: Llama-3.1-8B-Instruct on an H100 (with FLASHINFER asked for, and an FP8
+cache), on a B200 (without CuTe-DSL too: the same to the byte) and on two; its NVFP4 and gpt-oss-20b
+(4 layers) on a B200; Qwen2.5-7B-Instruct on an RTX 5090, Qwen3-8B on an RTX PRO 6000; DeepSeek-V3
+(4 layers) on a B200, with FLASHINFER_MLA. Attention was FlashInfer's on the B200 only, unless asked
+for; [what that takes](dryrun.md#flashinfer). Of the H100's lines, peaks and tokens are from before
+a dry run took what FlashInfer's sampler takes: up to two tensors of 1024 sequences' logits in 32
+bits more, and as much less cache.
+
 """
 HEAD = "| {} | options | layers | GPUs | outcome | weights | peak | KV tokens | host | time |\n"
 RULE = "|---|---|---|---|---|---|---|---|---|---|\n"

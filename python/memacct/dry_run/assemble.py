@@ -67,9 +67,15 @@ def answer(
         host=host_of(outcome.samples, outcome.files, ranks, checkpoint_bytes),
         timeline=_timeline(outcome),
         refusal=refused,
-        notes=(*notes, *outcome.main.get("notes", ())),
+        notes=tuple(dict.fromkeys((*notes, *outcome.main.get("notes", ()), *_told(outcome)))),
         took_s=outcome.wall_s,
     )
+
+
+def _told(outcome: Outcome) -> Iterator[str]:
+    """What the workers say for people."""
+    for file in outcome.of_kind("worker"):
+        yield from file.get("notes", ())
 
 
 def _count(value: float | None) -> Count | None:

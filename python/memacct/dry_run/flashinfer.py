@@ -25,6 +25,6 @@ def without_flashinfer(run: DryRun) -> tuple[str, ...]:
     there = "flashinfer-python" in run.versions
     if there or run.request.machine.compute_capability[0] != _BLACKWELL:
         return ()
-    workspace = f"a workspace of {format_bytes(WORKSPACE_BYTES)} or more that is not counted"
     told = "FlashInfer is not installed with this vLLM: it would be the attention on this card"
-    return (f"{told}, with {workspace}",)
+    size = format_bytes(WORKSPACE_BYTES)
+    return (f"{told}, with workspaces that are not counted: {size}, and as much again or more",)

@@ -48,6 +48,9 @@ def make_toolkit(folder: Path) -> dict[str, str]:
         "CUDA_HOME": str(home),
         "DG_JIT_NVCC_COMPILER": str(nvcc),
         "DG_JIT_CACHE_DIR": str(kept / "deep_gemm"),
+        # FlashInfer times its kernels, and keeps which is the fastest: of kernels that do nothing.
+        "FLASHINFER_WORKSPACE_BASE": str(kept / "flashinfer"),
+        "FLASHINFER_AUTOTUNE_CACHE_DIR": str(kept / "flashinfer" / "autotune"),
     }
 
 

@@ -25,6 +25,10 @@ PACKAGE = {
         "def sample():\n"
         "    module = gen_sampling_module().build_and_load()\n"
         "    return module.plan(1, 2), module.run(3), range(module.count())\n"
+        "def experts():\n"
+        "    spec = gen_sampling_module()\n"
+        "    for path in spec.get_library_paths():\n        raise OSError('would open')\n"
+        "    return spec.build_and_load().init(1).run_moe(2)\n"
     ),
     "jit/__init__.py": (
         "from .core import JitSpec\nfrom .cubin_loader import get_artifact\n"
@@ -39,6 +43,13 @@ PACKAGE = {
         "from .core import JitSpec\ndef gen_sampling_module():\n    return JitSpec()\n"
     ),
 }
+SOURCE = """
+Array<Tensor> trtllm_bf16_moe(
+    int64_t routing_input_mode, Optional<TensorView> const& routing_logits,
+    Array<int64_t> moe_tactic, bool is_da_body_preparation) {
+  return {};
+"""
+PARAMETERS = ["routing_input_mode", "routing_logits", "moe_tactic", "is_da_body_preparation"]
 PROGRAM = """
 import json, os, sys
 import memacct_flashinfer
@@ -51,6 +62,12 @@ if told["installed"]:
     told |= {"plan": plan[:2], "run": bool(run), "tactics": len(tactics)}
     told["artifact"] = get_artifact("x").decode()
     told["spec"] = type(JitSpec().build_and_load()).__name__
+    told["notes before"] = memacct_flashinfer.notes()
+    flashinfer.sampling.experts()
+    told["notes"] = memacct_flashinfer.notes()
+    from memacct_flashinfer_experts import default_tile, parameters
+    told["parameters"] = parameters("trtllm_bf16_moe"), parameters("trtllm_other_moe")
+    told["tiles"] = [default_tile((8, 16, 32), average) for average in (1, 8, 9, 20, 1000)]
 print(json.dumps(told))
 """
 
@@ -72,13 +89,23 @@ def package(tmp_path: Path) -> Path:
         path = tmp_path / "flashinfer" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    source = tmp_path / "flashinfer/data/csrc/trtllm_fused_moe_kernel_launcher.cu"
+    source.parent.mkdir(parents=True)
+    source.write_text(SOURCE)
     return tmp_path
 
 
 def test_modules_are_there_at_once_and_do_nothing(package: Path) -> None:
-    assert told(package) == {
+    found = told(package)
+    (note,) = found.pop("notes")
+    assert note.startswith("FlashInfer's experts (run_moe)")
+    assert "not counted" in note
+    assert found == {
         "installed": True, "again": True, "imported": False,
         "plan": [0, 0], "run": False, "tactics": 0, "artifact": "", "spec": "Nothing",
+        "notes before": [], "parameters": [PARAMETERS, []],
+        # The one before the first that suffices.
+        "tiles": [8, 8, 8, 16, 16],
     }  # fmt: skip
 
 
@@ -92,5 +119,5 @@ def test_a_dry_run_says_so_where_it_matters() -> None:
         run = DryRun(request=request, verdict="starts", versions=versions, settings={}, ranks=())
         return without_flashinfer(run)
 
-    assert "394.00 MiB or more" in said((10, 0), vllm="0.33.0")[0]
+    assert "not counted: 394.00 MiB, and" in said((10, 0), vllm="0.33.0")[0]
     assert said((10, 0), **{"flashinfer-python": "0.7.2"}) == said((9, 0)) == ()

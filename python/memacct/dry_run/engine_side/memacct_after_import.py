@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     Patch = Callable[[Any], None]
 
 
+def after_import(package: str, change: Patch) -> None:
+    """Calls `change` with each of the package's modules: those imported now, the others then.
+
+    Args:
+        package: the module of that name, and all below it.
+        change: is given a module that has been run; a second call with it does no harm.
+    """
+
+    def patch_of(name: str) -> Patch | None:
+        return change if name == package or name.startswith(package + ".") else None
+
+    for name, module in list(sys.modules.items()):
+        if patch_of(name) is not None:
+            change(module)
+    sys.meta_path.insert(0, AfterImport(patch_of))
+
+
 class AfterImport(MetaPathFinder):
     """Finds modules where the other finders do, those of editable installs included.
 

@@ -3,7 +3,8 @@
 vLLM requires these packages, so a machine that is to be foretold has them; where they are not
 installed, FlashAttention 4 ends here with an ImportError on every Blackwell. With this its own
 Python runs: it decides how many parts a request is split into and allocates their buffers. Only
-what it would compile does nothing.
+what it would compile does nothing. Where CuTe-DSL is installed it is used, but for its compiler:
+the code that it makes has its own CUDA runtime in it, which finds no kernels on a simulated GPU.
 """
 
 from __future__ import annotations
@@ -15,21 +16,41 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
 
+from memacct_after_import import after_import
+
 PACKAGES = ("cutlass", "quack")
-FLASH_ATTENTION = "vllm.vllm_flash_attn.cute"
+#: What imports them without asking first: FlashAttention 4, and what vLLM warms up on capability
+#: 10.x whatever attention it has.
+WANTED_BY = frozenset({
+    "vllm.vllm_flash_attn.cute",
+    "vllm.model_executor.layers.fused_moe.router.bf16x3_router_gemm_cutedsl",
+})  # fmt: skip
+COMPILER = "cutlass.base_dsl.compiler"
+
+_applied: list[bool] = []
 
 
 def apply() -> bool:
-    """Has the packages found once FlashAttention 4 is imported; False if they are installed.
+    """Has the packages found once something needs them; False if they are installed.
 
     Not before: whether they are there is asked for other choices too, which go on as they would.
     """
-    if any(isinstance(one, _Finder) for one in sys.meta_path):
-        return True
-    if any(importlib.util.find_spec(name) is not None for name in PACKAGES):
-        return False
-    sys.meta_path.insert(0, _Finder())
-    return True
+    if _applied:
+        return _applied[0]
+    there = any(importlib.util.find_spec(name) is not None for name in PACKAGES)
+    if there:
+        after_import(COMPILER, _compile_nothing)
+    else:
+        sys.meta_path.insert(0, _Finder())
+    _applied.append(not there)
+    return not there
+
+
+def _compile_nothing(module: ModuleType) -> None:
+    """Has `cute.compile` answer at once, with something that can be called."""
+    found = getattr(module, "CompileCallable", None)
+    if found is not None:
+        found.__call__ = lambda *_, **__: absent("compiled")()
 
 
 # An absent number is 1: kernels' shapes are reckoned with it, and nobody looks at them.
@@ -132,7 +153,7 @@ class _Finder(MetaPathFinder, Loader):
         self.wanted = False
 
     def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        self.wanted = self.wanted or fullname == FLASH_ATTENTION
+        self.wanted = self.wanted or fullname in WANTED_BY
         if not self.wanted or fullname.partition(".")[0] not in PACKAGES:
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

@@ -16,6 +16,7 @@ import memacct_cutlass
 import memacct_dryrun_core as core_side
 import memacct_dryrun_made_up as made_up
 import memacct_flashinfer
+import memacct_flashinfer_sampler
 from memacct_dryrun_files import FOLDER, Record, machine_status
 from memacct_dryrun_worker import Watched, wrap
 
@@ -28,6 +29,7 @@ def register() -> None:
         return
     memacct_flashinfer.apply()
     memacct_cutlass.apply()
+    memacct_flashinfer_sampler.apply()
     importlib.import_module("memacct_small_results").apply()
     # A process that only inspects a model has not imported these, and shall not.
     for name in WRAPPER_MODULES:
@@ -142,6 +144,7 @@ def _step(watched: Watched, method: str, phase: str, moment: str) -> Any:
             more.update(kv_cache_bytes=watched.cache_bytes(), pools=watched.pools())
         watched.moment(moment, **more, **watched.pages())
         facts = {"settings": watched.settings(), "compile_s": watched.compile_s()}
+        facts["notes"] = memacct_flashinfer.notes() or None
         watched.record.tell(**watched.terms(), **facts)
         return result
 

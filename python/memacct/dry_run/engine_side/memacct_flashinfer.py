@@ -2,17 +2,20 @@
 
 What FlashInfer allocates it allocates in Python, through PyTorch: workspaces, outputs, tables.
 That stays; only the modules that it would compile with nvcc, download or write in CuTe-DSL are
-replaced, as nothing that they do to the device can be seen here.
+replaced, as nothing that they do to the device can be seen here. Fused experts allocate in C++ too:
+what is known of that is allocated in their stead (`memacct_flashinfer_experts`), and `notes` tells
+what is not.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memacct_after_import import AfterImport
+from memacct_after_import import after_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
 
 _JIT = "flashinfer.jit"
 _PLAN_LENGTH = 16  # of the lists that plan() answers; they are only handed on to run()
-_finders: list[AfterImport] = []
+# Functions that allocate while they run: launchers of fused experts, TensorRT-LLM's and CUTLASS's.
+_EXPERTS = re.compile(r"trtllm_\w+_moe|run_moe\w*")
+
+_ALL_REDUCE = "vllm.distributed.device_communicators.flashinfer_all_reduce"
+
+_applied: list[bool] = []
+#: Functions of fused experts that were called, and whether their buffers were allocated.
+_experts: dict[str, bool] = {}
 
 
 def installed() -> bool:
@@ -33,20 +43,31 @@ def apply() -> bool:
 
     To be called before anything imports FlashInfer, in each process.
     """
-    if not installed() or _finders:
+    if not installed() or _applied:
         return installed()
     # A machine that is to be foretold has the kernels, compiled or to be compiled.
     os.environ.setdefault("VLLM_HAS_FLASHINFER_CUBIN", "1")
-    for name, module in list(sys.modules.items()):
-        if _is_jit(name):
-            answer(module)
-    _finders.append(AfterImport(lambda name: answer if _is_jit(name) else None))
-    sys.meta_path.insert(0, _finders[0])
+    after_import(_JIT, answer)
+    _applied.append(True)
     return True
 
 
-def _is_jit(name: str) -> bool:
-    return name == _JIT or name.startswith(_JIT + ".")
+def notes() -> list[str]:
+    """What is to be said, for people, of the functions that were called in this process."""
+    told = []
+    for name, known in sorted(_experts.items()):
+        what = f"FlashInfer's experts ({name}) allocate while they run"
+        if known:
+            told.append(f"{what}: here by the sizes in its source, without their GEMMs' own")
+        else:
+            told.append(f"{what}, which is not known and not counted: the peak is too low")
+    all_reduce = sys.modules.get(_ALL_REDUCE)
+    if getattr(all_reduce, "_fi_ar_workspace_failed", False):
+        told.append(
+            "FlashInfer's all-reduce is not simulated: the model was compiled without it, and its"
+            " workspace is what public readings say, in other non-torch"
+        )
+    return told
 
 
 class Nothing:
@@ -58,8 +79,13 @@ class Nothing:
     def __init__(self, name: str = "nothing") -> None:
         self.__name__ = name
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
+    def __call__(self, *arguments: Any, **__: Any) -> Any:
         """Itself, but for functions that are to answer numbers."""
+        if _EXPERTS.fullmatch(self.__name__):
+            from memacct_flashinfer_experts import allocate
+
+            known = allocate(self.__name__, arguments)
+            _experts[self.__name__] = known and _experts.get(self.__name__, True)
         # Lists of numbers, which typed operators ask for.
         return [0] * _PLAN_LENGTH if self.__name__ in {"plan", "Plan"} else self
 
@@ -107,6 +133,10 @@ class Spec:
         return os.devnull
 
     jit_library_path = aot_path = property(get_library_path)
+
+    def get_library_paths(self) -> tuple[str, ...]:
+        """None: each would be opened, to be told where its kernels are."""
+        return ()
 
 
 def answer(module: ModuleType) -> None:
