@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from memacct._units import GIB, MIB
 from memacct.demo.setup import engine_python
+from memacct.dry_run import compare as comparing
 from memacct.dry_run.arguments import with_option
 from memacct.dry_run.dryrun import make_answers
 from memacct.dry_run.fit import fit, goal_for
@@ -122,3 +128,110 @@ def test_the_longest_requests_start_and_one_token_more_does_not(
     assert (more.origin, more.verdict) == ("run", "does not fit")
     assert more.refusal is not None
     assert more.refusal.kind == "KV cache below one request"
+
+
+def test_the_fewest_gpus_are_those_whose_parts_have_room(
+    answers: Answers, request_: Request
+) -> None:
+    """One GPU has no room for the longest request, two have: two starts, one of two ranks."""
+    alone = replace(machine("total=4GiB"), nvlink=False)
+    asked = replace(changed(request_, max_model_len=1 << 18), machine=alone)
+    found = fit(goal_for("tp", asked, answers, machine), answers)
+    assert [each.value for each in found.tries] == ["2", "1"]
+    assert (found.value, found.starts_count) == ("2", 2)
+    assert found.run is not None
+    assert [rank.device for rank in found.run.ranks] == [0, 1]
+    single = answers(changed(asked, tensor_parallel_size=1))
+    assert (single.origin, single.verdict) == ("cache", "does not fit")
+    assert single.kv_request_blocks_count == found.run.kv_request_blocks_count
+    assert found.beyond.startswith("1 does not fit: KV cache below one request, ")
+
+
+def test_the_smallest_card_beside_a_neighbour(answers: Answers, request_: Request) -> None:
+    """Half of a card must be free beside 16 GiB: of the catalogue's, 40 GiB do and 32 do not."""
+    crowded = replace(machine(TOTAL), neighbours_bytes=(16 * GIB,))
+    asked = replace(changed(request_, max_model_len=8192), machine=crowded)
+    found = fit(goal_for("gpu", asked, answers, machine), answers)
+    assert (found.value, found.starts_count) == ("a100-40", 2)
+    assert found.run is not None
+    assert found.run.request.machine.compute_capability == (8, 0)
+    (rank,) = found.run.ranks
+    assert {row.name: row.amount.bytes for row in rank.started}["neighbours"] == 16 * GIB
+    smaller = next(each.run for each in found.tries if each.value == "rtx5090")
+    assert smaller is not None
+    assert smaller.refusal is not None
+    assert smaller.refusal.kind == "free below requested"
+
+
+def test_cards_beside_each_other_are_as_alone(answers: Answers, request_: Request) -> None:
+    """Two engines at a time, which do not see each other: each has its own simulated GPU."""
+    asked = changed(request_, max_model_len=8192)
+    names = (TOTAL, "total=2GiB", "total=512MiB")
+    begun: list[tuple[float, float]] = []
+    own = make_answers(cache=False)
+
+    def ask(request: Request, started: bool) -> DryRun:
+        begin = time.monotonic()
+        found = own(request, started)
+        begun.append((begin, time.monotonic()))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "available_bytes", lambda: 6 * GIB)
+        large, small, least = comparing.compare(names, asked, ask, machine)
+    (first, second) = sorted(begun)[:2]
+    assert second[0] < first[1], "the second began before the first had ended"
+    runs = [each.run for each in (large, small, least)]
+    assert [run and run.verdict for run in runs] == ["starts", "starts", "does not fit"]
+    assert large.run is not None
+    assert told(large.run) == told(answers(asked, True))
+
+
+def test_ctrl_c_ends_every_engine_of_a_comparison(request_: Request) -> None:
+    command = [sys.executable, "-m", "memacct", "dryrun", "--no-cache"]
+    command += ["--python", str(request_.python), "--compare", "total=3GiB,total=2GiB"]
+    command += ["--", "vllm", "serve", str(request_.model), *SMALL]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end_s = time.monotonic() + 60
+    while not (engines := engines_of(process.pid)):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+        assert time.monotonic() < end_s
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "memacct: interrupted\n")
+    assert not [pid for pid in engines if Path(f"/proc/{pid}").exists()]
+
+
+def engines_of(pid: int) -> list[int]:
+    """Children of a process that are engines."""
+    children = [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in thread.read_text().split()
+    ]
+    return [each for each in children if "memacct_dryrun.py" in command_of(each)]
+
+
+def command_of(pid: int) -> str:
+    """Empty of a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_the_models_own_length_and_other_defaults_are_no_other_question(
+    answers: Answers, request_: Request
+) -> None:
+    """What the engine makes of options that are not given is its own word."""
+    plain = replace(changed(request_, gpu_memory_utilization=None), machine=machine("total=16GiB"))
+    first = answers(plain)
+    assert first.settings["default_max_model_len"] == first.settings["max_model_len"] == 1 << 18
+    given = changed(plain, max_model_len=1 << 18, port=8001, dtype="auto")
+    utilization = first.settings["gpu_memory_utilization"]
+    for same in (given, changed(given, gpu_memory_utilization=utilization)):
+        assert answers(same, True).origin == "cache"
+    shorter = answers(changed(request_, max_model_len=8192), True)
+    assert shorter.settings["max_model_len"] == 8192
+    assert shorter.settings["default_max_model_len"] == 1 << 18, "also where one is given"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from memacct.dry_run.alike import is_alike
 from memacct.dry_run.fingerprint import fingerprint
 from memacct.dry_run.interpolate import interpolate
 
@@ -33,6 +35,8 @@ class Answers:
         finish: puts the ranges to exact numbers; what is kept has none, as costs may be known
             better tomorrow.
         kept: runs of this object.
+        stop: set, it ends the engines that are running, in whatever thread; their askers get
+            `concurrent.futures.CancelledError`.
     """
 
     run: Callable[[Request], DryRun]
@@ -40,6 +44,7 @@ class Answers:
     costs: Callable[[Request], object] = lambda _: None
     finish: Callable[[DryRun], DryRun] = lambda run: run
     kept: dict[Fingerprint, DryRun] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Request, started: bool = False) -> DryRun:
         """The answer to a request.
@@ -64,7 +69,11 @@ class Answers:
     def _kept(self, key: Fingerprint, request: Request) -> DryRun | None:
         if key in self.kept:
             return replace(self.kept[key], request=request, origin="cache")
-        return None if self.cache is None else self.cache.get(key, request)
+        found = None if self.cache is None else self.cache.get(key, request)
+        if found is not None:
+            return found
+        same = next((run for run in self._relatives(key) if is_alike(request, run)), None)
+        return None if same is None else replace(same, request=request, origin="cache")
 
     def _relatives(self, key: Fingerprint) -> Iterator[DryRun]:
         # Of a copy: a comparison asks from two threads, and the other one may add to it.

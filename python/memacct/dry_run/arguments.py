@@ -37,6 +37,20 @@ _NUMBERS = frozenset(
         "--block-size",
     }
 )
+# What every vLLM takes for granted, by the option: saying so changes nothing.
+_GRANTED = {
+    "--tensor-parallel-size": "1",
+    "--pipeline-parallel-size": "1",
+    "--dtype": "auto",
+    "--kv-cache-dtype": "auto",
+}
+# Of the server in front of the engine, which never reach its memory.
+_SERVER = {
+    "--host": re.compile(r".+"),
+    "--port": re.compile(r"\d{1,5}"),
+    "--api-key": re.compile(r".+"),
+    "--served-model-name": re.compile(r".+"),
+}
 #: Options whose value may be written with a unit.
 _SIZES = frozenset({"--max-model-len", "--max-num-batched-tokens", "--kv-cache-memory-bytes"})
 _SHORTEST = 5  # of a name's beginning; vLLM refuses one that begins several
@@ -95,14 +109,33 @@ def with_option(arguments: Sequence[str], name: str, value: object | None) -> tu
 
 
 def canonical(arguments: Sequence[str]) -> tuple[str, ...]:
-    """One form for all ways of saying the same; only to be compared."""
+    """One form for all ways of saying the same; only to be compared.
+
+    What says nothing is left out: options of the server, and some given with the value that they
+    have anyway. A file of options (``--config``) gives others, so then all of them are kept.
+    """
     found: dict[str, list[Option]] = {}
     for option in parse_options(arguments):
         values = tuple(plain_value(option.name, each) for each in option.values)
         # Of a number the last counts. What others make of being repeated is theirs to know.
         earlier = [] if option.name in _NUMBERS | _SIZES else found.get(_switch(option.name), [])
         found[_switch(option.name)] = [*earlier, Option(option.name, values)]
+    if "--config" not in found:
+        found = {name: given for name, given in found.items() if not _says_nothing(given)}
     return tuple(_words(each for name in sorted(found) for each in found[name]))
+
+
+def _says_nothing(given: Sequence[Option]) -> bool:
+    """Whether an option, with all that it was given, leaves the engine's memory as it is.
+
+    A value that the parser would refuse does say something.
+    """
+    if len(given) != 1 or not given[0].values:
+        return False
+    (name, values) = given[0]
+    if name in _GRANTED:
+        return values == (_GRANTED[name],)
+    return name in _SERVER and len(values) == 1 and bool(_SERVER[name].fullmatch(values[0]))
 
 
 def plain_value(name: str, value: str) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from memacct._errors import ConfigError, MemacctError
 from memacct._units import GIB, KIB
 from memacct.dry_run.goals import with_card
+from memacct.dry_run.refusals import OptionsError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from memacct.dry_run.answers import Ask
@@ -46,6 +48,8 @@ def compare(
     ask: Ask,
     machine_of: Callable[[str], Machine],
     tell: Callable[[Compared], None] = lambda _: None,
+    *,
+    stop: threading.Event | None = None,
 ) -> tuple[Compared, ...]:
     """Answers a request for several cards, in the order in which they are named.
 
@@ -55,9 +59,11 @@ def compare(
         ask: answers a request.
         machine_of: the machine with a card of that name.
         tell: called with each as it is known.
+        stop: is set when this is left early, as by Ctrl-C, to end what `ask` has started.
 
     Raises:
-        ConfigError: an unknown card, or none at all; before anything is started.
+        ConfigError: an unknown card, or none at all, before anything is started; options that
+            no engine takes, on whatever card.
     """
     if not names:
         raise ConfigError("--compare names no card, such as a100-80,h100,l40s")
@@ -67,13 +73,21 @@ def compare(
         try:
             run = ask(replace(request, machine=machine), False)
             made = Compared(gpu=name, machine=machine, run=run)
+        except OptionsError:
+            raise
         except MemacctError as error:
             made = Compared(gpu=name, machine=machine, run=None, why_not=str(error))
         tell(made)
         return made
 
     with ThreadPoolExecutor(at_once(available_bytes())) as pool:
-        return tuple(pool.map(one, names, machines))
+        try:
+            return tuple(pool.map(one, names, machines))
+        except BaseException:
+            if stop is not None:
+                stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,7 @@ def make_answers(
         say: called with a line for people about what goes on.
         log: where an engine's log goes; an answer from the cache has none, so there is a start.
     """
+    stop = threading.Event()
     where = None if log is None else Path(log)
     file = None if costs is None else Path(costs)
 
@@ -135,8 +137,9 @@ def make_answers(
 
     return Answers(
         run=lambda request: run_exact(
-            request, limit_s=limit_s, say=say, costs=known(request), log=where
+            request, limit_s=limit_s, say=say, costs=known(request), log=where, stop=stop
         ),
+        stop=stop,
         costs=lambda request: told_costs(known(request)),
         finish=lambda found: with_ranges(found, known(found.request)),
         cache=Cache(folder=default_folder()) if cache and log is None else None,

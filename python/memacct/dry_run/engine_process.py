@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from .host import Sampler
 from .toolkit import make_toolkit
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping
 
     from .host import HostSample
@@ -75,17 +77,22 @@ class EngineProcess:
         line: the options of ``vllm serve``.
         environ: the whole environment.
         folder: for the request, the log and the files; exists.
+        stop: set, by another thread, it ends the engine.
     """
 
     python: Path
     line: tuple[str, ...]
     environ: Mapping[str, str]
     folder: Path
+    stop: threading.Event | None = None
 
     def run(self, limit_s: float) -> Outcome:
         """Starts the engine and waits until it has started, failed, or the limit is over.
 
         Leaving, by an exception too, ends all of its processes.
+
+        Raises:
+            CancelledError: `stop` was set.
         """
         request, log_path = self.folder / "request.json", self.folder / LOG
         request.write_text(json.dumps({"line": list(self.line)}))
@@ -116,10 +123,11 @@ class EngineProcess:
             wall_s=time.monotonic() - begin_s,
         )
 
-    @staticmethod
-    def _wait(process: subprocess.Popen[bytes], sampler: Sampler, until_s: float) -> bool:
+    def _wait(self, process: subprocess.Popen[bytes], sampler: Sampler, until_s: float) -> bool:
         """Returns whether the limit came first."""
         while process.poll() is None:
+            if self.stop is not None and self.stop.is_set():
+                raise CancelledError
             if time.monotonic() > until_s:
                 return True
             sampler.sample()

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError, MemacctError
+from memacct._units import format_bytes
 from memacct.dry_run import planned
 from memacct.dry_run.arguments import with_option
 from memacct.dry_run.goals import ENDS, Goal, make_goal, spare_bytes
-from memacct.dry_run.search import Found, Outcome, Try, find_last
+from memacct.dry_run.refusals import OptionsError
+from memacct.dry_run.search import NEXT_TRIED, Found, Outcome, Try, find_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +124,7 @@ class _Search:
         try:
             run = self.ask(self.goal.request_of(index), started)
         except MemacctError as error:
-            if not self.goal.skips:
+            if not self.goal.skips or isinstance(error, OptionsError):
                 raise
             self._keep(FitTry(value=text, run=None, why_not=str(error)))
             return Try(index=index, outcome="cannot")
@@ -146,7 +148,10 @@ class _Search:
         """The last value that fits by the formulas; where they do not know, the goal's own."""
         if self._planned(0) is None:
             return self.goal.begin
-        return max(self._last_planned(0), 0)
+        last = self._last_planned(0)
+        if last < 0 and self.goal.too_little:
+            return self.goal.begin  # the first values ask for more than there is
+        return max(last, 0)
 
     def foretell(self, tries: Sequence[Try]) -> int | None:
         """The last index that fits: by the run, by two of them, or by the formulas put right."""
@@ -168,7 +173,9 @@ class _Search:
         return self.goal.prove(self.runs[made.index])
 
     def _planned(self, index: int) -> int | None:
-        return planned.spare_bytes(self.goal.request_of(index))
+        # Where too little is free, a value that asks for more of the GPU is no better.
+        refused = "free below requested" not in self.goal.too_little
+        return planned.spare_bytes(self.goal.request_of(index), refused=refused)
 
     def _last_planned(self, offset_bytes: int) -> int:
         """The last index that fits by the formulas, when they are wrong by so much everywhere."""
@@ -188,6 +195,8 @@ class _Search:
         beyond = self.hopeless or found.beyond
         if index == len(self.goal.values) - 1:
             beyond = self.goal.beyond_last
+        elif index is not None and beyond == NEXT_TRIED:
+            beyond = self._beyond(index)
         run = self._nearest() if index is None else self.runs[index]
         return Fit(
             goal=self.goal,
@@ -199,6 +208,20 @@ class _Search:
             starts_count=self.starts_count,
         )
 
+    def _beyond(self, index: int) -> str:
+        """What was said of the values that come next, up to one that does not fit."""
+        text, why = self.goal.text_of, {each.value: each.why_not for each in self.tries}
+        found = []
+        for later in range(index + 1, len(self.goal.values)):
+            run = self.runs.get(later)
+            if run is not None:
+                found.append(f"{text(later)} does not fit: {_shortly(run)}")
+                break
+            if why.get(text(later)) is None:
+                break
+            found.append(f"no engine for {text(later)}: {why[text(later)]}")
+        return "; ".join(found) or NEXT_TRIED
+
     def _nearest(self) -> DryRun | None:
         """Of the runs that do not fit, the one in which least is missing."""
         told = [
@@ -209,11 +232,27 @@ class _Search:
         return next(iter(self.runs.values()), None)
 
 
+def _shortly(run: DryRun) -> str:
+    """Why a run does not fit."""
+    refusal = run.refusal
+    if refusal is None:
+        return "it starts"
+    by = "" if refusal.missing is None else f", {format_bytes(refusal.missing.bytes)} missing"
+    how = " (reckoned from another run)" if run.origin == "interpolated" else ""
+    return f"{refusal.kind}{by}{how}"
+
+
 def _on_a_line(tries: Sequence[Try]) -> int | None:
-    """Where nothing would be left, on a line through the two tries that came nearest to it."""
+    """Where nothing would be left, on a line through the two tries that came nearest to it.
+
+    One from each side if there are: two on one side may be so near to each other that what is
+    rounded between them says more than the line.
+    """
     told = {each.index: each.spare_bytes for each in tries if each.spare_bytes is not None}
     if len(told) < 2:  # noqa: PLR2004 (a line)
         return None
-    low, high = sorted(sorted(told, key=lambda index: abs(told[index]))[:2])
+    nearest = sorted(told, key=lambda index: abs(told[index]))
+    other = [index for index in nearest if (told[index] < 0) != (told[nearest[0]] < 0)]
+    low, high = sorted([nearest[0], (other or nearest[1:])[0]])
     falls = told[low] - told[high]
     return None if falls <= 0 else low + told[low] * (high - low) // falls

@@ -12,6 +12,7 @@ from memacct._errors import ConfigError, MemacctError
 from memacct.cards import all_cards
 from memacct.dry_run.arguments import number_of, with_option
 from memacct.dry_run.between import LENGTH, UTILIZATION
+from memacct.dry_run.neighbours import held_bytes
 from memacct.dry_run.planned import plan_of
 from memacct.planning import read_config
 from memacct.planning.pool import ceil_div
@@ -244,10 +245,13 @@ def _is_split(request: Request, size: int) -> bool:
 
 def _gpu(request: Request, machine_of: Callable[[str], Machine]) -> Goal:
     found = []
+    held = sum(map(held_bytes, request.machine.neighbours_bytes))
     for card in all_cards():
         capability = card.compute_capability
         total = card.engine_total()
         if total is None or capability is None or capability < _OLDEST or card.unified:
+            continue
+        if total[0].size_bytes < held:
             continue
         found.append((total[0].size_bytes, card.name))
     names = [name for _, name in sorted(found, reverse=True)]

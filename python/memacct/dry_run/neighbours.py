@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memacct._errors import ConfigError
-from memacct._units import MIB, parse_bytes
+from memacct._units import MIB, format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from memacct.dry_run.request import Machine
@@ -36,7 +36,16 @@ def start_neighbours(gpu: SimulatedGpu, machine: Machine) -> tuple[Tenant, ...]:
 
     What a neighbour holds is all that it takes, as nvidia-smi tells it of a process, so its context
     is not added.
+
+    Raises:
+        ConfigError: they hold more than such a GPU has.
     """
+    held = sum(map(held_bytes, machine.neighbours_bytes))
+    if held > machine.cuda_total_bytes:
+        raise ConfigError(
+            f"neighbours hold {format_bytes(held)}, which is more than the "
+            f"{format_bytes(machine.cuda_total_bytes)} of {machine.title}"
+        )
     return tuple(
         gpu.tenant(held_bytes(asked), device=device, context_bytes=0)
         for device in range(machine.count)

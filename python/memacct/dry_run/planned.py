@@ -47,16 +47,26 @@ def plan_of(request: Request, settings: Mapping[str, object] | None = None) -> M
         raise ConfigError(f"plan does not know this model: {error}") from error
 
 
-def spare_bytes(request: Request) -> int | None:
+def spare_bytes(request: Request, *, refused: bool = False) -> int | None:
     """What a plan leaves on each GPU beyond one request; negative where that is missing.
 
-    None where the formulas do not know.
+    Args:
+        request: what is asked.
+        refused: with what is missing of the free memory that the engine asks for, if that is more.
+
+    Returns:
+        None where the formulas do not know.
     """
     try:
         plan = plan_of(request)
     except ConfigError:
         return None
-    return None if plan.kv_room is None else plan.kv_room.bytes - plan.kv_needed_bytes
+    if plan.kv_room is None:
+        return None
+    spare = plan.kv_room.bytes - plan.kv_needed_bytes
+    if refused and plan.gpu is not None and plan.requested_bytes is not None and plan.is_refused:
+        return min(spare, plan.gpu.free_bytes - plan.requested_bytes)
+    return spare
 
 
 def _settings(request: Request, told: Mapping[str, object]) -> PlanSettings:

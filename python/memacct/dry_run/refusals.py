@@ -35,6 +35,10 @@ class EngineError(MemacctError):
     """The engine ended without an answer that is about memory; its log is kept."""
 
 
+class OptionsError(ConfigError):
+    """vLLM's parser does not take the options, whatever the machine."""
+
+
 def refusal(outcome: Outcome) -> Refusal | None:
     """Why the engine says that it does not fit; None: it starts.
 
@@ -144,7 +148,7 @@ def _not_about_memory(outcome: Outcome) -> MemacctError:
         return EngineError(_ended(outcome, log))
     said = _sentence(str(error["message"])) or str(error["type"])
     if error["where"] == "arguments":
-        return ConfigError(f"vLLM refuses its options: {said}")
+        return OptionsError(f"vLLM refuses its options: {said}")
     if error["where"] == "config":
         return ConfigError(f"vLLM refuses the model or its options: {said}")
     return EngineError(f"the engine did not start: {_root(outcome, error)}; {log}")

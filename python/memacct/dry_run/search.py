@@ -21,6 +21,8 @@ Outcome = Literal["fits", "too much", "too little", "cannot"]
 _SLACK_BYTES = 64 << 20
 _TRUSTED_TRIES = 6
 _MORE_TRIES = 3  # beyond an answer that cannot be trusted to be the last
+#: Why nothing better fits, where that was asked.
+NEXT_TRIED = "the next one was tried"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,10 @@ class Known:
     def rising(self) -> tuple[int, int] | None:
         """Two indices between which more is left although more is asked for."""
         told = sorted(
-            (each.index, each.spare_bytes) for each in self.tries if each.spare_bytes is not None
+            (each.index, each.spare_bytes)
+            for each in self.tries
+            # What asks for too little, or finds too little free, is better off with less.
+            if each.spare_bytes is not None and each.outcome != "too little"
         )
         for (low, before), (high, after) in itertools.pairwise(told):
             if high > low and after > before + _SLACK_BYTES:
@@ -137,7 +142,7 @@ def find_last(
             return _ended(known, ask, told)
         candidate, step = _next(known, foretell, step)
     last = known.last_fit
-    end = "it is the last there is" if last == count - 1 else "the next one was tried"
+    end = "it is the last there is" if last == count - 1 else NEXT_TRIED
     return _ended(known, ask, end if last is not None else "none fits")
 
 

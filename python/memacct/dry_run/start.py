@@ -21,6 +21,7 @@ from .refusals import EngineError
 from .request_costs import costs_of
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from .costs import Costs
@@ -43,6 +44,7 @@ def run_exact(
     say: Callable[[str], None] = lambda _: None,
     costs: Costs | None = None,
     log: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> DryRun:
     """Starts the engine of `request` on its machine and tells how that went, without ranges.
 
@@ -52,8 +54,10 @@ def run_exact(
         say: called with a line for people about what goes on.
         log: where the engine's log goes; default it is thrown away with an answer.
         costs: what kernels that do nothing do not show; default what `costs_of` knows.
+        stop: set, by another thread, it ends the engine.
 
     Raises:
+        CancelledError: `stop` was set.
         ConfigError: the model is none, or the engine refuses what it was given.
         EngineError: the engine hangs, crashes, or ends otherwise; its log is kept then.
     """
@@ -62,7 +66,7 @@ def run_exact(
     if log is not None:
         (folder / LOG).symlink_to(Path(log).absolute())
     try:
-        return _run(request, folder, limit_s, say, costs or costs_of(request))
+        return _run(request, folder, limit_s, say, costs or costs_of(request), stop=stop)
     except EngineError:
         kept = folder / LOG if log is None else None
         raise
@@ -83,7 +87,13 @@ def _clear(folder: Path, kept: Path | None) -> None:
 
 
 def _run(
-    request: Request, folder: Path, limit_s: float, say: Callable[[str], None], costs: Costs
+    request: Request,
+    folder: Path,
+    limit_s: float,
+    say: Callable[[str], None],
+    costs: Costs,
+    *,
+    stop: threading.Event | None,
 ) -> DryRun:
     made = make_folder(request.model, request.arguments, folder)
     line = ("--model", str(made.folder), *request.arguments, *made.options)
@@ -103,6 +113,7 @@ def _run(
             line=line,
             environ=engine_environ(environ, request.environ, folder, control_path()),
             folder=folder,
+            stop=stop,
         ).run(limit_s)
         return answer(
             request,

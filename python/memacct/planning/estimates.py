@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memacct._units import GIB, MIB
 
 from .cache_layers import is_latent
-from .parts import experts_count
+from .parts import experts_count, vocabulary_rows
 
 if TYPE_CHECKING:
     from .model_config import ModelConfig
@@ -49,8 +49,29 @@ def buffers(config: ModelConfig, sequences: int) -> Estimate:
     )
 
 
-def activation(config: ModelConfig, tokens: int, sequences: int, tp: int) -> Estimate:
-    """The transient peak of one full batch: the widest layer, or the sampling of all sequences."""
+def activation(
+    config: ModelConfig,
+    *,
+    tokens: int,
+    sequences: int,
+    tp: int,
+    element_bytes: int,
+    enforce_eager: bool,
+) -> Estimate:
+    """The transient peak of the first full batch: its widest layer, its sampling, or its compiling.
+
+    Args:
+        config: of the model.
+        tokens: of a batch.
+        sequences: at the same time.
+        tp: GPUs that share each layer.
+        element_bytes: of weights and activations.
+        enforce_eager: nothing is compiled.
+
+    Returns:
+        What a start without a compiled model in vLLM's cache takes. A later start, which loads
+        one, compiles nothing: its peak is nearer to the low end of the range.
+    """
     inner = config.get("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim", default=0)
     if experts_count(config) and config.get("moe_intermediate_size"):
         chosen = int(config.get("num_experts_per_tok", "num_experts_per_token", default=1))
@@ -59,12 +80,26 @@ def activation(config: ModelConfig, tokens: int, sequences: int, tp: int) -> Est
     layer = tokens * width * 2 + (_latent_keys(config, tokens, tp) if is_latent(config) else 0)
     sampling = sequences * config.vocabulary_size * 9
     value = max(layer, sampling)
+    source = f"{tokens:,} tokens through the widest layer, or sampling {sequences} sequences"
+    compiling = 0 if enforce_eager else _tuned_elements(config, tokens, tp) * element_bytes
+    if compiling > value:
+        source = "a second embedding, with which torch.compile tunes the kernel that reads it"
     return Estimate(
-        bytes=value,
+        bytes=max(value, compiling),
         low_bytes=value * 6 // 10,
-        high_bytes=value * 17 // 10 + 64 * MIB,
-        source=f"{tokens:,} tokens through the widest layer, or sampling {sequences} sequences",
+        high_bytes=max(value * 17 // 10, compiling) + 64 * MIB,
+        source=source,
     )
+
+
+def _tuned_elements(config: ModelConfig, tokens: int, tp: int) -> int:
+    """Elements that inductor makes up to tune the kernel that looks tokens up.
+
+    It times each Triton kernel of a graph when it first compiles it, within the profiled batch, on
+    tensors of the real sizes (torch/_inductor/codegen/wrapper.py, generate_and_run_autotune_block).
+    The largest that any kernel reads is the embedding, beside it are two of the batch.
+    """
+    return (vocabulary_rows(config, tp) + 2 * tokens) * config.hidden_size
 
 
 def _latent_keys(config: ModelConfig, tokens: int, tp: int) -> int:

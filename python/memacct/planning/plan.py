@@ -11,6 +11,7 @@ from memacct.accounting.budget import requested_bytes
 
 from .cache_layers import cache_layers, is_familiar
 from .estimates import Estimate, activation, buffers, graphs
+from .model_config import DTYPE_BYTES
 from .pool import CacheLayer, Capacity, Pool, Serving, make_pool
 from .settings import PlanSettings, batch, model_length, serving
 from .weights import Weights, model_weights
@@ -127,7 +128,14 @@ def make_plan(config: ModelConfig, settings: PlanSettings, gpu: Gpu | None = Non
         kv_dtype=config.kv_dtype(settings.kv_dtype, settings.dtype),
         weights=_weights(config, settings),
         buffers=buffers(config, sequences),
-        activation=activation(config, tokens, sequences, settings.tensor_parallel_size),
+        activation=activation(
+            config,
+            tokens=tokens,
+            sequences=sequences,
+            tp=settings.tensor_parallel_size,
+            element_bytes=DTYPE_BYTES[config.dtype(settings.dtype)],
+            enforce_eager=settings.enforce_eager,
+        ),
         graphs=graphs(enforce_eager=settings.enforce_eager),
         layers=_summaries(found),
         pool=pool,

@@ -22,6 +22,7 @@ from memacct.dry_run.interpolate import interpolate
 
 if TYPE_CHECKING:
     from memacct.dry_run.request import Request
+    from memacct.dry_run.result import DryRun
 
 UTILIZATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 
@@ -280,3 +281,79 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert default_folder() == Path("/h/.cache/memacct/dryrun")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--port", "8001", "--host", "::1"),
+        ("--served-model-name=mine", "--api-key", "secret"),
+        ("-tp", "1", "--pipeline_parallel_size=1"),
+        ("--dtype", "auto", "--kv-cache-dtype", "auto"),
+    ],
+)
+def test_what_changes_nothing_does_not_count(model: Path, options: tuple[str, ...]) -> None:
+    assert key(asked(model, *options)) == key(asked(model))
+    other = asked(model, "--enforce-eager", "--max-num-seqs", "8", *options)
+    assert key(other) == key(asked(model, *options, "--max-num-seqs=8", "--enforce-eager"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--port", "none"),  # which the parser refuses
+        ("--host", "a", "b"),
+        ("-tp", "2"),
+        ("--dtype", "half"),
+        ("--dtype", "half", "--dtype", "auto"),
+        ("--kv-cache-dtype", "fp8"),
+    ],
+)
+def test_what_may_change_something_counts(model: Path, options: tuple[str, ...]) -> None:
+    assert key(asked(model, *options)).family != key(asked(model)).family
+
+
+def test_what_goes_before_a_file_of_options_counts(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("tensor-parallel-size: 2")
+    plain = key(asked(model, "--config", str(file)))
+    assert key(asked(model, "--config", str(file), "-tp", "1")).family != plain.family
+
+
+@pytest.fixture
+def telling(answers: Answers) -> Answers:
+    """Answers of an engine that tells what it would make of a length that is not given."""
+    defaults = {"default_max_model_len": 8192, "default_gpu_memory_utilization": 0.92}
+    engine = AnalyticEngine(limit_tokens=8192)
+
+    def run(request: Request) -> DryRun:
+        found = engine(request)
+        return replace(found, settings={**found.settings, **defaults})
+
+    return replace(answers, run=run)
+
+
+def test_a_default_that_is_given_is_the_same_question(telling: Answers, model: Path) -> None:
+    first = telling(asked(model))
+    assert (first.origin, first.settings["gpu_memory_utilization"]) == ("run", 0.92)
+    for given in ((LENGTH, "8192"), (UTILIZATION, "0.920"), (UTILIZATION, "0.92", LENGTH, "8192")):
+        again = replace(telling, kept={})(asked(model, *given), started=True)
+        assert (again.origin, again.kv_tokens) == ("cache", first.kv_tokens), given
+        assert again.request.arguments == given
+    for given in ((LENGTH, "8191"), (LENGTH, "auto"), (UTILIZATION, "0.91")):
+        assert replace(telling, kept={})(asked(model, *given), started=True).origin == "run", given
+
+
+def test_and_so_is_one_that_is_not_given(telling: Answers, model: Path) -> None:
+    assert telling(asked(model, LENGTH, "4096")).origin == "run"
+    assert replace(telling, kept={})(asked(model), started=True).origin == "run"
+    other = write_model(model.parent / "other", hidden_size=64)
+    assert telling(asked(other, LENGTH, "8192")).origin == "run"
+    assert replace(telling, kept={})(asked(other), started=True).origin == "cache"
+    crowded = asked(model, machine=a_machine(neighbours_bytes=(1 << 20,)))
+    assert replace(telling, kept={})(crowded, started=True).origin == "run"
+
+
+def test_what_no_engine_told_is_not_guessed(answers: Answers, model: Path) -> None:
+    answers(asked(model, LENGTH, "131072"))
+    assert replace(answers, kept={})(asked(model), started=True).origin == "run"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +19,11 @@ from memacct._units import GIB, MIB
 from memacct.dry_run import compare as comparing
 from memacct.dry_run.answers import Answers
 from memacct.dry_run.compare import at_once, compare, parse_names
-from memacct.dry_run.fit import Fit, FitTry, fit
+from memacct.dry_run.fit import Fit, FitTry, _on_a_line, fit
 from memacct.dry_run.goals import GOALS, make_goal
 from memacct.dry_run.machine import machine
+from memacct.dry_run.refusals import OptionsError
+from memacct.dry_run.search import Try
 from memacct.dry_run.text_search import compare_text, fit_text, try_line
 
 if TYPE_CHECKING:
@@ -84,7 +88,8 @@ def test_without_the_proof_one_more(
     assert found.starts_count == 3
     last = engine.requests[-1].arguments
     assert last == ("--max-model-len", str(int(found.value or 0) + 1))
-    assert found.beyond == "the next one was tried"
+    more = int(found.value or 0) + 1
+    assert found.beyond.startswith(f"{more} does not fit: KV cache below one request, ")
 
 
 def test_a_model_that_fits_whole_takes_one_start(engine: AnalyticEngine, model: Path) -> None:
@@ -241,3 +246,61 @@ def test_two_engines_at_once_only_where_the_host_has_room() -> None:
     found = comparing.available_bytes()
     assert found is not None
     assert found > MIB
+
+
+def test_a_line_goes_through_both_sides() -> None:
+    """Two that miss by nearly the same tell nothing of where it fits; one of each side does."""
+    spare = {1476: 440 * MIB, 1719: 96 * MIB, 1784: -1_457_520, 1783: -1_447_034}
+    tries = [
+        Try(index=index, outcome="fits" if left > 0 else "too much", spare_bytes=left)
+        for index, left in spare.items()
+    ]
+    assert _on_a_line(tries) == 1782
+    assert _on_a_line(tries[:2]) == 1719 + 96 * 243 // 344
+
+
+def test_neighbours_leave_only_cards_with_room_for_what_is_asked(
+    engine: AnalyticEngine, model: Path
+) -> None:
+    """Which cards those are is plain before any start: 16 GiB are more than half of 32."""
+    request = asked(model, "--gpu-memory-utilization", "0.5", "--max-model-len", "8192")
+    crowded = replace(request.machine, neighbours_bytes=(16 * GIB,))
+    found = fitted("gpu", replace(request, machine=crowded), engine)
+    assert [each.value for each in found.tries] == ["a100-40", "rtx5090"]
+    assert found.value == "a100-40"
+    assert found.beyond.startswith("rtx5090 does not fit: free below requested, ")
+    goal = make_goal("gpu", replace(request, machine=crowded), machine)
+    assert "t4" not in goal.values, "which has not even those 16 GiB"
+
+
+def test_options_that_no_engine_takes_are_asked_once(model: Path) -> None:
+    asked_count = 0
+
+    def refuse(_request: Request, _started: bool) -> DryRun:
+        nonlocal asked_count
+        asked_count += 1
+        raise OptionsError("vLLM refuses its options: unrecognized arguments: --no")
+
+    with pytest.raises(OptionsError):
+        fit(make_goal("gpu", asked(model), machine), refuse)
+    assert asked_count == 1
+
+
+def test_leaving_a_comparison_stops_what_it_started(model: Path) -> None:
+    """What is raised for one card ends the engines of the others, and waits for none of them."""
+    stop, running = threading.Event(), threading.Event()
+    stopped = []
+
+    def ask(request: Request, _started: bool) -> DryRun:
+        if request.machine.gpu == "h100":
+            running.set()
+            stopped.append(stop.wait(60))
+            raise CancelledError
+        assert running.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "available_bytes", lambda: 64 * GIB)
+        with pytest.raises((KeyboardInterrupt, CancelledError)):
+            compare(("l4", "h100", "t4"), asked(model), ask, machine, stop=stop)
+    assert stopped == [True]

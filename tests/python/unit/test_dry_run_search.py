@@ -142,3 +142,15 @@ def test_a_rise_between_two_that_do_not_fit_is_told() -> None:
     found = find_last(8, engine, first=3, foretell=lambda _: next(guesses, None))
     assert found.rising is not None
     assert found.index == 5, "the one beyond was looked for and found"
+
+
+def test_what_asks_for_too_little_does_not_count_as_rising() -> None:
+    """With less asked for more is free: nothing to look beyond the answer for."""
+    tries = [
+        Try(index=0, outcome="too little", spare_bytes=-2 * GIB),
+        Try(index=1, outcome="too little", spare_bytes=-GIB),
+        Try(index=2, outcome="fits", spare_bytes=3 * GIB),
+        Try(index=3, outcome="too much", spare_bytes=-GIB),
+    ]
+    found = find_last(9, tries.__getitem__, first=0, foretell=len)
+    assert (found.index, found.rising, len(found.tries)) == (2, None, 4)

@@ -59,6 +59,22 @@ def resolved(vllm_config: Any) -> dict[str, Any]:
         found["architecture"] = ", ".join(architectures)
     if vllm_config.speculative_config is not None:
         found["speculative_method"] = str(vllm_config.speculative_config.method)
+    return found | {f"default_{name}": value for name, value in _defaults(vllm_config).items()}
+
+
+def _defaults(vllm_config: Any) -> dict[str, Any]:
+    """What the engine makes of options that are not given, so that giving it is the same.
+
+    Only where that is certain: models that generate, of which no later step lowers the length.
+    """
+    found: dict[str, Any] = {}
+    with contextlib.suppress(AttributeError, ImportError):
+        options = importlib.import_module("vllm.engine.arg_utils").EngineArgs
+        found["gpu_memory_utilization"] = float(options.gpu_memory_utilization)
+    model = vllm_config.model_config
+    with contextlib.suppress(Exception):  # another signature: it is not told
+        if model.runner_type == "generate":
+            found["max_model_len"] = int(model.get_and_verify_max_len(None))
     return found
 
 
