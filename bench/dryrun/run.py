@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from memacct.dry_run.result import Amount, DryRun, Rank
 
 LIMIT_S = 420.0
-# The environments are made without FlashInfer, which would compile its kernels: vLLM is told so.
-WITHOUT_FLASHINFER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 
 def machine_of(case: Case) -> Machine:
@@ -57,7 +55,7 @@ def run_case(case: Case, python: Path, say: Callable[[str], None]) -> dict[str, 
         arguments=case.arguments,
         machine=machine_of(case),
         python=python,
-        environ={**WITHOUT_FLASHINFER, **case.environ},
+        environ=dict(case.environ),
     )
     try:
         found |= plain(run(request, limit_s=LIMIT_S, say=say))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _FLOAT_BYTES = 4
 _UNFOLDED_TOKENS = 65_536  # the most that vLLM unfolds at once
 
+# Of one logit: as the model gives it, and as a float.
+_LOGITS_BYTES = 2 + _FLOAT_BYTES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -78,7 +81,7 @@ def activation(
         inner = max(int(inner or 0), chosen * int(config.get("moe_intermediate_size")))
     width = 3 * (int(inner or 4 * config.hidden_size) // tp) + 4 * config.hidden_size
     layer = tokens * width * 2 + (_latent_keys(config, tokens, tp) if is_latent(config) else 0)
-    sampling = sequences * config.vocabulary_size * 9
+    sampling = _sampling(config, tokens, sequences)
     value = max(layer, sampling)
     source = f"{tokens:,} tokens through the widest layer, or sampling {sequences} sequences"
     compiling = 0 if enforce_eager else _tuned_elements(config, tokens, tp) * element_bytes
@@ -86,10 +89,21 @@ def activation(
         source = "a second embedding, with which torch.compile tunes the kernel that reads it"
     return Estimate(
         bytes=max(value, compiling),
-        low_bytes=value * 6 // 10,
+        low_bytes=max(layer * 6 // 10, sequences * config.vocabulary_size * _LOGITS_BYTES),
         high_bytes=max(value * 17 // 10, compiling) + 64 * MIB,
         source=source,
     )
+
+
+def _sampling(config: ModelConfig, tokens: int, sequences: int) -> int:
+    """Logits as they come and as floats, masked by top-k, and as probabilities.
+
+    vLLM 0.33 profiles such a pass, with FlashInfer's sampler; before it, and without FlashInfer,
+    hardly more than the first two. The batch's hidden states are still there, and those that are
+    sampled of them.
+    """
+    logits = sequences * config.vocabulary_size * (_LOGITS_BYTES + 2 * _FLOAT_BYTES)
+    return logits + (tokens + sequences) * config.hidden_size * 2
 
 
 def _tuned_elements(config: ModelConfig, tokens: int, tp: int) -> int:

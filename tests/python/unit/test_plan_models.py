@@ -126,7 +126,6 @@ def test_weights_are_those_that_engines_logged(
     ("name", "card", "peak_mib"),
     [
         ("Llama-3.1-8B-Instruct", "a100-80", 1034.02),
-        ("Llama-3.1-8B-Instruct", "h100", 1130.02),
         ("Qwen2.5-7B-Instruct", "a100-80", 1068.02),
         ("Qwen3-8B-FP8", "a100-80", 1220.02),
         ("Qwen3-30B-A3B", "a100-80", 610.02),
@@ -142,3 +141,24 @@ def test_compiling_takes_a_second_embedding(name: str, card: str, peak_mib: floa
     eager = planning.make_plan(config, planning.PlanSettings(enforce_eager=True), gpu)
     assert eager.activation.bytes < plan.activation.bytes
     assert eager.activation.low_bytes == plan.activation.low_bytes, "a later start need not compile"
+
+
+# Likewise of eager starts: the largest tensors are the logits of as many requests as may run.
+@pytest.mark.parametrize(
+    ("name", "card", "peak_mib"),
+    [
+        ("Llama-3.1-8B-Instruct", "a100-80", 461.01),
+        ("Qwen2.5-7B-Instruct", "a100-80", 542.76),
+        ("Llama-3.1-8B-Instruct", "h100", 1831.04),
+        ("Llama-3.2-1B-Instruct", "h100", 1799.04),
+        ("Qwen2.5-7B-Instruct", "h100", 2144.04),
+        ("Qwen3-8B", "h100", 2153.04),
+        ("gemma-2-9b-it", "h100", 3564.04),
+        ("phi-4", "h100", 1463.04),
+    ],
+)
+def test_sampling_takes_four_tensors_of_logits(name: str, card: str, peak_mib: float) -> None:
+    config = planning.read_config(MODELS / name)
+    settings = planning.PlanSettings(enforce_eager=True)
+    plan = planning.make_plan(config, settings, planning.named_gpu(card))
+    assert plan.activation.bytes == pytest.approx(peak_mib * MIB, abs=12 * MIB)
