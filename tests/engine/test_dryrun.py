@@ -137,6 +137,26 @@ def test_two_ranks_beside_a_neighbour(gpu_python: Path, model: Path) -> None:
     assert run.host.processes_count == 4  # the server, the core, two workers
 
 
+def test_a_card_that_shares_the_hosts_memory_is_not_as_large_as_this_host(
+    gpu_python: Path, model: Path
+) -> None:
+    run = dry(gpu_python, model, "--enforce-eager", gpu="gb10")
+    assert run.verdict == "starts"
+    rank = run.ranks[0]
+    check_equations(run, rank)
+    check_cache(run)
+    # vLLM asks the host there, which is to be the DGX Spark: less what this engine holds of it.
+    assert rank.free_at_start_bytes is not None
+    assert 0 < rank.total_bytes - rank.free_at_start_bytes < 4 * GIB
+    assert any("shares the host's memory" in note for note in run.notes)
+
+
+def test_a_card_that_pytorch_has_no_code_for_is_one_sentence(gpu_python: Path, model: Path) -> None:
+    told = r"PyTorch 2\.14\.0 has no code for this card's compute capability"
+    with pytest.raises(memacct.ConfigError, match=told):
+        dry(gpu_python, model, "--enforce-eager --dtype half", gpu="v100-32")
+
+
 def test_a_start_that_is_refused_is_an_answer_with_numbers(gpu_python: Path, model: Path) -> None:
     run = dry(gpu_python, model, "--enforce-eager", neighbours_bytes=[8 * GIB])
     assert run.verdict == "does not fit"

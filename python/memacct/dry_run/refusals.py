@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = ("OutOfMemoryError", "out of memory")
 # What a caller says of an error that another process has told already.
 _WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed")
+# CUDA's words (cudaErrorNoKernelImageForDevice).
+_NO_CODE = "no kernel image is available"
 _WHOLE = 100
 # What is full when a step runs out of memory. Of the core's own steps no worker has told.
 _STEPS = {
@@ -146,6 +148,9 @@ def _not_about_memory(outcome: Outcome) -> MemacctError:
         )
     if error is None:
         return EngineError(_ended(outcome, log))
+    if _NO_CODE in str(error["message"]):
+        torch = outcome.main.get("versions", {}).get("torch", "of this vLLM")
+        return ConfigError(f"PyTorch {torch} has no code for this card's compute capability")
     said = _sentence(str(error["message"])) or str(error["type"])
     if error["where"] == "arguments":
         return OptionsError(f"vLLM refuses its options: {said}")

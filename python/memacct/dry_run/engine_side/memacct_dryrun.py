@@ -90,6 +90,7 @@ def prepare() -> list[str]:
             "FlashInfer is not installed with this vLLM: sampled without it, but the V2 runner"
             " with tensors of the sizes that its sampler takes"
         )
+    notes += importlib.import_module("memacct_unified").apply()
     import vllm  # noqa: F401
 
     importlib.import_module("memacct_small_results").apply()

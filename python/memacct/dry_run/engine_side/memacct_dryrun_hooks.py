@@ -17,6 +17,7 @@ import memacct_dryrun_core as core_side
 import memacct_dryrun_made_up as made_up
 import memacct_flashinfer
 import memacct_flashinfer_sampler
+import memacct_unified
 from memacct_dryrun_files import FOLDER, Record, machine_status
 from memacct_dryrun_worker import Watched, wrap
 
@@ -30,6 +31,7 @@ def register() -> None:
     memacct_flashinfer.apply()
     memacct_cutlass.apply()
     memacct_flashinfer_sampler.apply()
+    memacct_unified.apply()
     importlib.import_module("memacct_small_results").apply()
     # A process that only inspects a model has not imported these, and shall not.
     for name in WRAPPER_MODULES:
