@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -41,6 +42,8 @@ def test_a_running_process_is_recognised_by_its_title(
     script = f'tell(subprocess.Popen([{title!r}, "9"], executable="sleep").pid)'
     with family(script) as parent:
         pid = parent.told()
+        # Popen returns a moment before the kernel shows the new program's arguments.
+        wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode()))
         row = by_pid(memacct.snapshot_tree(parent.pid))[pid]
     assert (row.role, row.rank) == (role, rank)
     assert row.title.startswith(title)

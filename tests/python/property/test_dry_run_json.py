@@ -23,7 +23,7 @@ NAMES = st.sampled_from(
         "--block-size",
         "--seed",
         "--dtype",
-        "--served-model-name",
+        "--max-num-batched-tokens",
     ]
 )
 OPTIONS = st.dictionaries(NAMES, st.integers(1, 10**6), min_size=1)
