@@ -28,9 +28,7 @@ a simulated GPU, with the defaults of `vllm serve` but for the options told: `ma
 The models are public ones, by their `config.json` alone (`bench/dryrun/models/`); most are cut to a
 few layers, because what an architecture needs to start is in its first layers. Weights, peak and KV
 tokens are those of the cut model, on the first GPU; "host" is what the engine held of the host's
-memory. Lines with a ° were started in forks of one process that had imported vLLM: "host" is the
-peak resident set of their process then, their time lacks the imports, and the convolutions of their
-encoders were PyTorch's own. All times are those of two cores that others used too.
+memory. All times are those of two cores that others used too.
 
 Where a folder has only config.json, memacct makes a tokenizer, and for a multimodal model a
 processor with the settings that were published with a model of that type
@@ -43,9 +41,7 @@ compiled and with graphs: Llama-3.1-8B-Instruct on an H100 (with FLASHINFER aske
 cache), on a B200 (without CuTe-DSL too: the same to the byte) and on two; its NVFP4 and gpt-oss-20b
 (4 layers) on a B200; Qwen2.5-7B-Instruct on an RTX 5090, Qwen3-8B on an RTX PRO 6000; DeepSeek-V3
 (4 layers) on a B200, with FLASHINFER_MLA. Attention was FlashInfer's on the B200 only, unless asked
-for; [what that takes](dryrun.md#flashinfer). Of the H100's lines, peaks and tokens are from before
-a dry run took what FlashInfer's sampler takes: up to two tensors of 1024 sequences' logits in 32
-bits more, and as much less cache.
+for; [what that takes](dryrun.md#flashinfer).
 
 """
 HEAD = "| {} | options | layers | GPUs | outcome | weights | peak | KV tokens | host | time |\n"
@@ -81,7 +77,7 @@ def row(case: Case, found: Mapping[str, Any]) -> str:
         gib(found.get("activation_bytes")),
         "–" if tokens is None else f"{round(tokens):,}",
         gib(found.get("host_bytes")),
-        f"{found['took_s']:.0f} s{'°' if found['how'] == 'fork' else ''}",
+        f"{found['took_s']:.0f} s",
     )
     return f"| {' | '.join(cells)} |\n"
 
