@@ -303,8 +303,12 @@ def test_mapped_weights_are_reclaimable_and_weights_read_at_once_are_held(
     assert grown.reclaimable_bytes == pytest.approx(0, abs=0.05 * size_bytes)
     assert grown.held_bytes is not None
     assert grown.held_bytes - copied_bytes == pytest.approx(size_bytes, rel=0.1)
-    # All of it was there before the first tensor was used.
-    assert points[0].end.since(eager.begin).held_bytes == pytest.approx(size_bytes, rel=0.1)
+    # All of it was there before the first tensor was used, which may be any: its copy is there too.
+    held_bytes = points[0].end.since(eager.begin).held_bytes
+    assert held_bytes is not None
+    first_bytes = number(points[0], "tensor_bytes")
+    assert 0.9 * size_bytes < held_bytes < 1.1 * size_bytes + first_bytes
+    assert first_bytes < size_bytes / 2
 
 
 def test_the_native_profiler_goes_with_it(mapped: Told, in_process: Told) -> None:
