@@ -40,6 +40,7 @@ from memacct.sim._build import build_runtime
 COLD_S = 40.0
 CACHED_S = 3.0
 HOST_BYTES = 2 * GIB
+ANSWERED = (0, 1)  # it starts, it does not fit
 # What must be the same however an answer was come by.
 ANSWER = ("verdict", "ranks", "kv_tokens", "concurrency")
 
@@ -48,7 +49,9 @@ def measured(command: str, gpu: str, *options: str) -> tuple[dict[str, Any], dic
     """A dry run's JSON, with what it took."""
     line = [sys.executable, "-m", "memacct", "dryrun", "--json", "--gpu", gpu, *options, "--"]
     cpu_s, begin_s = children_cpu_s(), time.monotonic()
-    done = subprocess.run([*line, *command.split()], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*line, *command.split()], stdout=subprocess.PIPE, check=False)
+    if done.returncode not in ANSWERED:
+        sys.exit(f"{command}: no answer (status {done.returncode})")
     wall_s = time.monotonic() - begin_s
     answer = json.loads(done.stdout)
     phases = {f"{each['name']}": round(each["seconds"], 1) for each in answer["timeline"]}
