@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from memacct._core import snapshot_tree
@@ -100,16 +101,30 @@ def host_of(
 
 
 def _pages_bytes(workers: Iterable[Mapping[str, Any]], at_s: float) -> int:
-    """Host pages behind simulated device memory, as the workers last told it by then."""
-    found = 0
-    for worker in workers:
-        told = [
-            (moment["at_s"], moment["device_pages_bytes"])
-            for moment in worker["moments"].values()
-            if moment.get("device_pages_bytes") is not None and moment["at_s"] <= at_s
-        ]
-        found += max(told)[1] if told else 0
-    return found
+    """Host pages behind simulated device memory, between what the workers told before and after.
+
+    They are told at the ends of an engine's steps; within one, such as the loading of weights, they
+    are taken to grow evenly.
+    """
+    return sum(_pages_of(worker, at_s) for worker in workers)
+
+
+def _pages_of(worker: Mapping[str, Any], at_s: float) -> int:
+    moments = list(worker["moments"].values())
+    told = sorted(
+        (float(moment["at_s"]), int(moment["device_pages_bytes"]))
+        for moment in moments
+        if moment.get("device_pages_bytes") is not None
+    )
+    if not told:
+        return 0
+    # The worker's first moment is before its first byte on the device.
+    points = [(min(float(moment["at_s"]) for moment in moments), 0), *told]
+    for (begin_s, before), (end_s, after) in pairwise(points):
+        if at_s < end_s:
+            passed = max(at_s - begin_s, 0.0) / (end_s - begin_s)
+            return before + round(passed * (after - before))
+    return told[-1][1]
 
 
 def _reclaimable(ranks: Iterable[Rank], checkpoint_bytes: int | None) -> Amount:
