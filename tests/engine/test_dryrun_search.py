@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -187,19 +188,27 @@ def test_cards_beside_each_other_are_as_alone(answers: Answers, request_: Reques
     assert told(large.run) == told(answers(asked, True))
 
 
-def test_ctrl_c_ends_every_engine_of_a_comparison(request_: Request) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGINT, 130, "memacct: interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+def test_a_signal_ends_every_engine_of_a_comparison(
+    request_: Request, tmp_path: Path, number: signal.Signals, status: int, words: str
+) -> None:
     command = [sys.executable, "-m", "memacct", "dryrun", "--no-cache"]
     command += ["--python", str(request_.python), "--compare", "total=3GiB,total=2GiB"]
     command += ["--", "vllm", "serve", str(request_.model), *SMALL]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
     end_s = time.monotonic() + 60
     while not (engines := engines_of(process.pid)):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
         assert time.monotonic() < end_s
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "memacct: interrupted\n")
+    assert (process.returncode, said) == (status, words)
+    assert not list(tmp_path.glob("memacct-dryrun-*"))
     assert not [pid for pid in engines if Path(f"/proc/{pid}").exists()]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -70,6 +71,8 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
     from memacct.dry_run.text_search import versus_text
     from memacct.dry_run.versus_plan import versus_plan
 
+    # Whatever ends this ends its engines too, and takes their folders away.
+    signal.signal(signal.SIGTERM, _terminated)
     if fit is not None and compare is not None:
         raise ConfigError("--fit and --compare are two questions: ask one at a time")
     neighbours_bytes = list(map(parse_neighbour, neighbour or ()))
@@ -92,6 +95,10 @@ def dryrun(  # noqa: PLR0917 (the command line's options)
 dryrun.command_settings = {  # type: ignore[attr-defined]
     "context_settings": {"allow_interspersed_args": False}
 }
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)  # as a shell tells of a signal
 
 
 def _say(text: str) -> None:
