@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memacct.dry_run.arguments import is_given, value_of
+from memacct.dry_run.between import CHOSEN, LENGTH, UTILIZATION
 from memacct.dry_run.fingerprint import BETWEEN
 
 if TYPE_CHECKING:
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
 
 #: Before the name of a setting: what the engine makes of it when nobody gives it.
 DEFAULT = "default_"
-_SETTINGS = {
-    "--gpu-memory-utilization": "gpu_memory_utilization",
-    "--max-model-len": "max_model_len",
-}
-# A length that the engine chooses by what is left, whatever it turns out to be.
-_CHOSEN = frozenset({"-1", "auto"})
+_SETTINGS = {UTILIZATION: "gpu_memory_utilization", LENGTH: "max_model_len"}
 
 
 def is_alike(request: Request, run: DryRun) -> bool:
@@ -35,7 +31,7 @@ def _same(name: str, request: Request, run: DryRun) -> bool:
     ours, theirs = (value_of(each.arguments, name) for each in (request, run.request))
     if ours == theirs:
         return True
-    if name not in _SETTINGS or _CHOSEN & {ours, theirs} or is_given(request.arguments, "--config"):
+    if name not in _SETTINGS or CHOSEN & {ours, theirs} or is_given(request.arguments, "--config"):
         return False
     setting = _SETTINGS[name]
     default = run.settings.get(DEFAULT + setting)

@@ -103,7 +103,7 @@ def dryrun(
         MemacctError: the engine hangs or crashes; the sentence names its log.
 
     Cost:
-        A start of the engine: half a minute to minutes, 1 to 2 GiB of this machine's memory;
+        A start of the engine: twenty seconds to minutes, 1 to 2 GiB of this machine's memory;
         below a second from the cache.
     """
     where = machine(gpu, count, neighbours_bytes, nvlink=nvlink, driver=driver, wsl=wsl)

@@ -120,9 +120,11 @@ def _pages_of(worker: Mapping[str, Any], at_s: float) -> int:
         return 0
     # The worker's first moment is before its first byte on the device.
     points = [(min(float(moment["at_s"]) for moment in moments), 0), *told]
+    if at_s <= points[0][0]:
+        return 0
     for (begin_s, before), (end_s, after) in pairwise(points):
         if at_s < end_s:
-            passed = max(at_s - begin_s, 0.0) / (end_s - begin_s)
+            passed = (at_s - begin_s) / (end_s - begin_s)
             return before + round(passed * (after - before))
     return told[-1][1]
 

@@ -13,14 +13,19 @@ if TYPE_CHECKING:
 
     Patch = Callable[[Any], None]
 
+_asked_for: set[tuple[str, Patch]] = set()
+
 
 def after_import(package: str, change: Patch) -> None:
     """Calls `change` with each of the package's modules: those imported now, the others then.
 
     Args:
         package: the module of that name, and all below it.
-        change: is given a module that has been run; a second call with it does no harm.
+        change: is given a module that has been run. Asked for a second time, nothing is done.
     """
+    if (package, change) in _asked_for:
+        return
+    _asked_for.add((package, change))
 
     def patch_of(name: str) -> Patch | None:
         return change if name == package or name.startswith(package + ".") else None

@@ -28,7 +28,6 @@ _EXPERTS = re.compile(r"trtllm_\w+_moe|run_moe\w*")
 
 _ALL_REDUCE = "vllm.distributed.device_communicators.flashinfer_all_reduce"
 
-_applied: list[bool] = []
 #: Functions of fused experts that were called, and whether their buffers were allocated.
 _experts: dict[str, bool] = {}
 
@@ -43,12 +42,11 @@ def apply() -> bool:
 
     To be called before anything imports FlashInfer, in each process.
     """
-    if not installed() or _applied:
-        return installed()
+    if not installed():
+        return False
     # A machine that is to be foretold has the kernels, compiled or to be compiled.
     os.environ.setdefault("VLLM_HAS_FLASHINFER_CUBIN", "1")
     after_import(_JIT, answer)
-    _applied.append(True)
     return True
 
 
